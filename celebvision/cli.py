@@ -1,0 +1,106 @@
+"""`celebvision VERB [--config FILE.yaml] [--key value …]`: one verb, one settings class, one function.
+
+Exit status: 0 done; 1 the job failed; 2 the words were wrong; 3 done, but more failures than `--max_failures`;
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from celebvision import __version__, config
+from celebvision.job import JobFailed, Outcome, console
+from celebvision.registry import RegistryError
+from celebvision.storage import StorageError
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What a word stands for: `function` is imported only when it is called, so that `--help` is quick."""
+
+    settings: type[config.Settings]
+    function: str
+    on_ray: bool = True
+
+    def load(self) -> Callable[[Any], Outcome]:
+        module, _, name = self.function.partition(":")
+        function: Callable[[Any], Outcome] = getattr(importlib.import_module(module), name)
+        return function
+
+
+VERBS = {
+    "ingest": Verb(config.IngestSettings, "celebvision.celeba.ingest:ingest"),
+    "train": Verb(config.TrainSettings, "celebvision.training.run:train"),
+    "evaluate": Verb(config.EvaluateSettings, "celebvision.evaluation:evaluate", on_ray=False),
+    "promote": Verb(config.PromoteSettings, "celebvision.registry:promote_version", on_ray=False),
+    "classify": Verb(config.ClassifySettings, "celebvision.batch.run:classify"),
+    "demo": Verb(config.DemoSettings, "celebvision.demo:demo", on_ray=False),
+}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a verb and return the exit status."""
+    words = sys.argv[1:] if words is None else list(words)
+    if not words or words[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if words else 2
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    name, *rest = words
+    if name not in VERBS:
+        print(f"celebvision: {name}: there is no such verb; there are: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    try:
+        settings = config.parse(VERBS[name].settings, rest, f"celebvision {name}")
+    except config.WordsError as error:
+        print(f"celebvision {name}: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        outcome = _run(VERBS[name], settings)
+    except KeyboardInterrupt:
+        print(f"celebvision {name}: interrupted; the same command continues", file=sys.stderr)
+        return 130
+    except (JobFailed, StorageError, RegistryError) as error:
+        print(f"celebvision {name}: {error}", file=sys.stderr)
+        return 1
+    _print_summary(outcome, settings.summary_as_json)
+    allowed = getattr(settings, "max_failures", None)
+    return 3 if allowed is not None and outcome.failures > allowed else 0
+
+
+def _run(verb: Verb, settings: config.Settings) -> Outcome:
+    function = verb.load()
+    if not verb.on_ray:
+        return function(settings)
+    import ray
+
+    from celebvision import ray_session
+
+    ray_session.start()
+    try:
+        return function(settings)
+    finally:
+        ray.shutdown()
+
+
+def _print_summary(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps(outcome.summary, sort_keys=True))
+        return
+    for key, value in outcome.summary.items():
+        console.print(f"  {key:<16} {value}", markup=False, soft_wrap=True)
+
+
+def _overview() -> str:
+    lines = ["usage: celebvision VERB [--config FILE.yaml] [--key value …]", ""]
+    for name, verb in VERBS.items():
+        lines.append(f"  {name:<10} {(verb.settings.__doc__ or '').splitlines()[0]}")
+    return "\n".join([*lines, "", "celebvision VERB --help tells a verb's settings."])
