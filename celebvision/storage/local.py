@@ -1,0 +1,166 @@
+"""Files in a local folder."""
+
+import builtins
+import fcntl
+import os
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from celebvision.storage.store import Conflict, Denied, NotFound, Stat, StorageError, Store, as_folder, check_range
+
+HIDDEN = ".celebvision-"  # our temporary and lock files; never listed
+
+
+@contextmanager
+def local_errors(path: Path) -> Iterator[None]:
+    """What the operating system raises, as the errors that our callers know."""
+    try:
+        yield
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+        raise NotFound(f"{path}: there is no such file") from error
+    except PermissionError as error:
+        raise Denied(f"{path}: access is refused: check who owns the folder, and its mode") from error
+    except OSError as error:
+        raise StorageError(f"{path}: {error.strerror}: check the path and the disk") from error
+
+
+def _stat(key: str, stat: os.stat_result) -> Stat:
+    etag = f"{stat.st_mtime_ns:x}-{stat.st_size:x}-{stat.st_ino:x}"
+    return Stat(key, stat.st_size, etag, datetime.fromtimestamp(stat.st_mtime, UTC))
+
+
+def write_file(
+    path: Path, fill: Callable[[BinaryIO], object], publish: Callable[[Path, Path], object] = os.replace
+) -> str:
+    """Fill a hidden file beside `path`, then `publish` it there, whole and on disk. Returns its etag."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    hidden = path.with_name(f"{HIDDEN}{uuid.uuid4().hex}")
+    try:
+        with hidden.open("xb") as file:
+            fill(file)
+            file.flush()
+            # the kernel's own file times are so coarse that two quick writes could share time, size and inode
+            os.utime(file.fileno(), ns=(now := time.time_ns(), now))
+            os.fsync(file.fileno())
+            etag = _stat("", os.fstat(file.fileno())).etag
+        publish(hidden, path)
+    finally:
+        hidden.unlink(missing_ok=True)
+    return etag
+
+
+def _publish_new(hidden: Path, path: Path) -> None:
+    try:
+        os.link(hidden, path)
+    except FileExistsError as error:
+        raise Conflict(f"{path}: somebody else wrote this key first") from error
+
+
+class LocalStore(Store):
+    """Files under a folder. Keys that would leave it, or that name no file, are refused with `ValueError`."""
+
+    def __init__(self, uri: str) -> None:
+        self._folder = Path(uri).expanduser().resolve()
+        self.uri = str(self._folder)
+
+    def _path(self, key: str) -> Path:
+        """The file of `key`, which may be a link as long as it stays inside."""
+        path = self._folder / key
+        if {"", ".", ".."} & set(key.split("/")) or not path.resolve().is_relative_to(self._folder):
+            raise ValueError(f"{key!r} names no file inside {self.uri}")
+        return path
+
+    def get(self, key: str) -> bytes:
+        with local_errors(path := self._path(key)):
+            return path.read_bytes()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        check_range(start, length)
+        with local_errors(path := self._path(key)), path.open("rb") as file:
+            file.seek(start)
+            return file.read(length)
+
+    def stat(self, key: str) -> Stat:
+        with local_errors(path := self._path(key)):
+            if path.is_dir():
+                raise IsADirectoryError
+            return _stat(key, path.stat())
+
+    def put(self, key: str, data: bytes) -> str:
+        with local_errors(path := self._path(key)):
+            return write_file(path, lambda file: file.write(data))
+
+    def create(self, key: str, data: bytes) -> str:
+        with local_errors(path := self._path(key)):
+            return write_file(path, lambda file: file.write(data), publish=_publish_new)
+
+    def replace(self, key: str, data: bytes, etag: str) -> str:
+        path = self._path(key)
+        try:
+            with local_errors(path), (path.parent / f"{HIDDEN}lock").open("ab") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if self.stat(key).etag == etag:
+                    return write_file(path, lambda file: file.write(data))
+        except NotFound as error:
+            raise Conflict(f"{path}: somebody deleted this key first") from error
+        raise Conflict(f"{path}: somebody else wrote this key first")
+
+    def delete(self, key: str) -> None:
+        with local_errors(path := self._path(key)), suppress(IsADirectoryError, NotADirectoryError):
+            path.unlink(missing_ok=True)
+
+    def list(self, prefix: str = "") -> Iterator[Stat]:
+        """See `Store.list`. A link is listed if it leads to a file inside; linked folders are not entered."""
+        return self._walk(prefix[: prefix.rfind("/") + 1], prefix)
+
+    def _walk(self, base: str, prefix: str) -> Iterator[Stat]:
+        for name in self._names(base):
+            key = base + name
+            if not key.startswith(prefix) or name.startswith(HIDDEN):
+                continue
+            if name.endswith("/"):
+                yield from self._walk(key, prefix)
+            else:
+                path = self._folder / key
+                with local_errors(path), suppress(FileNotFoundError):  # deleted since its folder was read
+                    if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(self._folder)):
+                        yield _stat(key, path.stat())
+
+    def _names(self, base: str) -> builtins.list[str]:
+        """What lies in a folder, in the order of S3 keys: a folder sorts with its slash, 'a.jpg' < 'a/b' < 'a0.jpg'."""
+        folder = self._path(base.removesuffix("/")) if base else self._folder
+        with local_errors(folder):
+            try:
+                with os.scandir(folder) as entries:
+                    names = sorted(entry.name + "/" * entry.is_dir(follow_symlinks=False) for entry in entries)
+            except (FileNotFoundError, NotADirectoryError):
+                return []  # as in S3: under a prefix that nobody wrote to lies nothing
+        for name in names:
+            try:
+                name.encode()
+            except UnicodeEncodeError as error:
+                raise StorageError(f"{folder}: the file name {os.fsencode(name)!r} is not UTF-8: rename it") from error
+        return names
+
+    def folders(self, prefix: str = "") -> builtins.list[str]:
+        inside = as_folder(prefix)
+        names = (name for name in self._names(inside) if name.endswith("/"))
+        return sorted(name[:-1] for name in names if any(self.list(inside + name)))
+
+    def upload(self, path: Path, key: str) -> None:
+        with local_errors(path), path.open("rb") as source:
+            write_file(self._path(key), lambda file: shutil.copyfileobj(source, file))
+
+    def download(self, key: str, path: Path) -> None:
+        with local_errors(source := self._path(key)), source.open("rb") as stored:
+            write_file(path, lambda file: shutil.copyfileobj(stored, file))
+
+    def open(self, key: str) -> BinaryIO:
+        with local_errors(path := self._path(key)):
+            return path.open("rb")

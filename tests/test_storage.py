@@ -1,0 +1,744 @@
+"""What storage promises: whole objects, keys taken as they are, lists in order, one winner, and errors that help."""
+
+import io
+import os
+import pickle
+import random
+import threading
+import traceback
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from celebvision.storage import (
+    Conflict,
+    Denied,
+    NotFound,
+    StorageError,
+    Store,
+    Throttled,
+    Unreachable,
+    arrow_filesystem,
+    client,
+    join,
+    listing,
+    open_bucket,
+    open_store,
+    s3,
+)
+
+ODD_KEYS = [
+    " ",
+    "&<>\"'",
+    "../up.jpg",
+    "./here.jpg",
+    "//twice//",
+    "/lead.jpg",
+    "a b.jpg",
+    "a%2Fb%.jpg",
+    "a+b.jpg",
+    "a/../b.jpg",
+    "a\tb\x01.jpg",
+    "a#b?c=d&e.jpg",
+    "folder/",
+    "k" * 1024,
+    "ü/é.jpg",
+    "\uffee.jpg",
+    "😀.jpg",
+]
+
+
+@pytest.fixture(params=["local", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of either kind, a folder deep in its place."""
+    return open_store(join(str(tmp_path) if request.param == "local" else request.getfixturevalue("bucket"), "a", "b"))
+
+
+@pytest.fixture
+def local(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path / "store"))
+
+
+def keys(store: Store, prefix: str = "") -> list[str]:
+    return [stat.key for stat in store.list(prefix)]
+
+
+# ---- the same on S3 and in a folder ----
+
+
+def test_what_is_put_comes_back_whole_with_its_stat(store: Store) -> None:
+    etag = store.put("c/d.bin", b"first")
+    assert store.get("c/d.bin") == b"first"
+    stat = store.stat("c/d.bin")
+    assert (stat.key, stat.size, stat.etag) == ("c/d.bin", 5, etag)
+    assert stat.last_modified.tzinfo is not None
+    assert list(store.list()) == [stat]
+    assert '"' not in etag
+
+
+def test_another_object_under_the_key_has_another_etag(store: Store) -> None:
+    assert len({store.put("key", str(number).encode()) for number in range(9)}) == 9
+
+
+@pytest.mark.parametrize("read", ["get", "stat", "open", "get_range", "download"])
+def test_a_missing_key_is_not_found_and_named(store: Store, read: str, tmp_path: Path) -> None:
+    rest: dict[str, tuple[Any, ...]] = {"get_range": (0, 1), "download": (tmp_path / "copy",)}
+    with pytest.raises(NotFound, match=r"a/b/not/there"):
+        getattr(store, read)("not/there", *rest.get(read, ()))
+    assert not (tmp_path / "copy").exists()
+
+
+def test_a_range_ends_where_the_object_ends(store: Store) -> None:
+    store.put("key", b"0123456789")
+    ranges = {(0, 3): b"012", (7, 99): b"789", (10, 5): b"", (50, 5): b"", (4, 0): b""}
+    assert {span: store.get_range("key", *span) for span in ranges} == ranges
+    with pytest.raises(ValueError, match="negative"):
+        store.get_range("key", -5, 4)
+
+
+def test_create_never_overwrites(store: Store) -> None:
+    store.create("key", b"first")
+    with pytest.raises(Conflict, match="key"):
+        store.create("key", b"second")
+    assert store.get("key") == b"first"
+
+
+def test_replace_holds_only_for_the_etag_that_was_read(store: Store) -> None:
+    first = store.put("key", b"first")
+    second = store.replace("key", b"second", first)
+    assert store.stat("key").etag == second
+    with pytest.raises(Conflict):
+        store.replace("key", b"third", first)
+    assert store.get("key") == b"second"
+    store.delete("key")
+    with pytest.raises(Conflict):
+        store.replace("key", b"third", second)
+
+
+def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
+    store.put("folder/key", b"")
+    for key in ("folder/key", "folder/key", "folder", "no/such/key"):
+        store.delete(key)
+    assert keys(store) == []
+
+
+def test_a_listing_is_in_the_order_of_utf8_bytes(store: Store) -> None:
+    names = [
+        "a.jpg",
+        "a/b.jpg",
+        "a/b/c.jpg",
+        "a0.jpg",
+        "a-/b.jpg",
+        "A.jpg",
+        "é/1.jpg",
+        "z/1.jpg",
+        "😀.jpg",
+        "\uffee.jpg",
+    ]
+    for name in random.Random(0).sample(names, len(names)):
+        store.put(name, b"1")
+    assert keys(store) == sorted(names, key=str.encode)
+
+
+def test_a_prefix_is_letters_and_not_a_folder(store: Store) -> None:
+    for key in ("p/1", "p/2/3", "p2/4", "q"):
+        store.put(key, b"")
+    assert keys(store, "p") == ["p/1", "p/2/3", "p2/4"]
+    assert keys(store, "p/") == ["p/1", "p/2/3"]
+    assert keys(store, "p/2") == ["p/2/3"]
+    assert keys(store, "p/2/3") == ["p/2/3"]
+    assert keys(store, "nothing/here") == []
+
+
+def test_folders_are_those_that_hold_something(store: Store) -> None:
+    for key in ("a/1", "a-b/c/2", "d", "runs/x/run.json", "runs/y/z/run.json", "gone/1"):
+        store.put(key, b"")
+    store.delete("gone/1")
+    assert store.folders() == ["a", "a-b", "runs"]
+    assert store.folders("runs") == store.folders("runs/") == ["x", "y"]
+    assert store.folders("none") == []
+
+
+def test_a_store_travels_as_its_uri(store: Store) -> None:
+    store.put("key", b"here")
+    assert len(pickle.dumps(store)) < 500
+    assert pickle.loads(pickle.dumps(store)).get("key") == b"here"
+
+
+def test_large_files_go_up_and_come_down_whole(store: Store, tmp_path: Path) -> None:
+    data = random.Random(0).randbytes(17 << 20)  # S3: three parts
+    (tmp_path / "here").write_bytes(data)
+    store.upload(tmp_path / "here", "there")
+    assert store.stat("there").size == len(data)
+    store.download("there", tmp_path / "new" / "back")
+    assert (tmp_path / "new" / "back").read_bytes() == data
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["back"]
+
+
+def test_a_file_that_is_not_there_cannot_be_uploaded(store: Store, tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="absent"):
+        store.upload(tmp_path / "absent", "key")
+
+
+def test_a_zip_is_read_where_it_lies(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "OPEN_BUFFER_BYTES", 1000)
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for number in range(20):
+            archive.writestr(f"{number}.jpg", bytes([number]) * 700)
+    store.put("pictures.zip", made.getvalue())
+    with store.open("pictures.zip") as file, zipfile.ZipFile(file) as archive:
+        assert archive.testzip() is None
+        assert archive.read("13.jpg") == bytes([13]) * 700
+
+
+# ---- URIs ----
+
+
+@pytest.mark.parametrize(
+    "uri", ["", "s3://", "s3:/bucket", "s3:///key", "s3://b/key", "gs://bucket", "file:///tmp", "a\0b"]
+)
+def test_a_wrong_uri_is_refused_with_what_would_be_right(uri: str) -> None:
+    with pytest.raises(ValueError, match=r"s3://bucket/prefix"):
+        open_store(uri)
+
+
+def test_joining_puts_one_slash_between() -> None:
+    assert join("s3://b", "runs", "x") == join("s3://b/", "runs/", "/x") == "s3://b/runs/x"
+    assert join("/data", "a") == "/data/a"
+    assert join("s3://b/p") == "s3://b/p"
+
+
+def test_a_folder_in_a_bucket_is_not_its_sibling(bucket: str) -> None:
+    whole = open_store(bucket)
+    for key in ("p/1.jpg", "p/", "p2/2.jpg", "p.jpg"):
+        whole.put(key, b"")
+    for uri in (f"{bucket}/p", f"{bucket}/p/"):
+        store, prefix = open_bucket(uri)
+        assert (store.uri, prefix) == (bucket, "p/")
+        assert keys(store, prefix) == ["p/", "p/1.jpg"]
+        assert keys(open_store(uri)) == ["1.jpg"]  # the marker 'p/' is the folder itself, from inside
+    assert open_bucket(bucket)[1] == ""
+
+
+def test_a_local_folder_is_its_own_bucket(tmp_path: Path) -> None:
+    store, prefix = open_bucket(str(tmp_path))
+    assert (store.uri, prefix) == (str(tmp_path.resolve()), "")
+
+
+def test_a_relative_path_means_the_same_in_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    store = open_store("here")
+    store.put("key", b"found")
+    monkeypatch.chdir("/")
+    assert pickle.loads(pickle.dumps(store)).get("key") == b"found"
+
+
+@pytest.mark.parametrize("kind", ["local", "s3"])
+def test_arrow_reads_what_we_write_and_the_other_way(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", "")  # so that it is restored
+    monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION")
+    uri = join(str(tmp_path) if kind == "local" else request.getfixturevalue("bucket"), "a folder")
+    open_store(uri).put("ours", b"1")
+    system, path = pickle.loads(pickle.dumps(arrow_filesystem(uri)))
+    with system.open_input_stream(f"{path}/ours") as stream:
+        assert stream.read() == b"1"
+    with system.open_output_stream(f"{path}/theirs") as stream:
+        stream.write(b"2")
+    assert open_store(uri).get("theirs") == b"2"
+    assert os.environ.get("AWS_REQUEST_CHECKSUM_CALCULATION") == (None if kind == "local" else "when_required")
+
+
+# ---- S3 ----
+
+
+def test_any_name_is_a_key(bucket: str) -> None:
+    store = open_store(bucket)
+    for key in ODD_KEYS:
+        store.put(key, key.encode())
+    assert keys(store) == sorted(ODD_KEYS)
+    assert [store.get(key).decode() for key in ODD_KEYS] == ODD_KEYS
+    assert [store.stat(key).size for key in ODD_KEYS] == [len(key.encode()) for key in ODD_KEYS]
+    for key in ODD_KEYS:
+        store.delete(key)
+    assert keys(store) == []
+
+
+def test_the_empty_key_is_refused(store: Store) -> None:
+    with pytest.raises(ValueError, match="names no"):
+        store.put("", b"")
+
+
+def test_a_missing_bucket_is_named(s3_endpoint: str) -> None:
+    for use in (lambda store: store.get("key"), lambda store: list(store.list()), lambda store: store.put("key", b"")):
+        with pytest.raises(NotFound, match=r"s3://no-such-bucket.*bucket does not exist"):
+            use(open_store("s3://no-such-bucket"))
+
+
+@pytest.mark.parametrize("few_folders", [0, 2, 20])
+def test_pages_and_folders_join_to_one_ordered_list(
+    bucket: str, few_folders: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(s3, "PAGE_KEYS", 7)
+    monkeypatch.setattr(listing, "FEW_FOLDERS", few_folders)
+    monkeypatch.setattr(listing, "AHEAD_PAGES", 5)
+    draw = random.Random(0)
+    names = sorted({"/".join(draw.choices("ab!-.0é", k=draw.randint(1, 4))) for _ in range(150)})
+    store = open_store(bucket)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: store.put(name, b""), names))
+    assert keys(store) == names
+    for prefix in ("a", "a/", "b/!", "zz"):
+        assert keys(store, prefix) == [name for name in names if name.startswith(prefix)]
+
+
+class Bucket:
+    """Answers `listing` as S3 does, from `names`, and keeps what it was asked."""
+
+    def __init__(self, names: list[str], page_keys: int = 10) -> None:
+        self.names, self.page_keys, self.asked = sorted(names), page_keys, list[listing.Ask]()
+
+    def __call__(self, ask: listing.Ask) -> dict[str, Any]:
+        self.asked.append(ask)
+        behind = [name for name in self.names if name.startswith(ask.prefix) and name > (ask.token or ask.after)]
+        rolled = {name: name for name in behind}
+        if ask.by_folder:
+            for name in behind:
+                inside, slash, _ = name[len(ask.prefix) :].partition("/")
+                rolled[name] = ask.prefix + inside + slash
+        found = sorted({what for what in rolled.values() if what > ask.token})
+        page = found[: self.page_keys]
+        answer: dict[str, Any] = {
+            "Contents": [{"Key": name} for name in page if name in self.names and rolled.get(name) == name],
+            "CommonPrefixes": [{"Prefix": what} for what in page if what.endswith("/") and what != ask.prefix],
+        }
+        return answer | ({"NextContinuationToken": page[-1]} if len(found) > len(page) else {})
+
+
+def test_folders_are_listed_at_the_same_time() -> None:
+    both_asked = threading.Barrier(2, timeout=30)
+    bucket = Bucket([f"{folder}/{number:02}" for folder in "abc" for number in range(50)])
+
+    def fetch(ask: listing.Ask) -> dict[str, Any]:
+        if ask == listing.Ask("b/") or ask == listing.Ask("c/"):
+            both_asked.wait()  # breaks if they come one after the other
+        return bucket(ask)
+
+    assert [entry["Key"] for entry in listing.in_order("", fetch)] == bucket.names
+
+
+def test_a_long_listing_is_fetched_as_it_is_read() -> None:
+    bucket = Bucket([f"{folder:02}/{number:02}" for folder in range(20) for number in range(50)], page_keys=10)
+    stream = listing.in_order("", lambda ask: bucket(ask))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(listing, "AHEAD_PAGES", 6)
+        patch.setattr(listing, "THREADS", 3)
+        assert next(stream)["Key"] == "00/00"
+        assert len(bucket.asked) < 12
+        assert [entry["Key"] for entry in stream] == bucket.names[1:]
+
+
+def test_many_small_folders_do_not_cost_a_request_each() -> None:
+    bucket = Bucket([f"{folder:03}/{number}" for folder in range(500) for number in range(2)], page_keys=100)
+    assert len(list(listing.in_order("", bucket))) == 1000
+    assert len(bucket.asked) == 10
+
+
+def test_threads_that_start_together_share_one_client(s3_endpoint: str) -> None:
+    client.forget_client()
+    with ThreadPoolExecutor(16) as pool:
+        assert len({id(made) for made in pool.map(lambda _: client.client(), range(16))}) == 1
+
+
+def test_a_forked_child_makes_its_own_client(s3_endpoint: str) -> None:
+    mine = id(client.client())
+    with client._client_lock:  # as another thread of the parent may hold it at that moment
+        if (child := os.fork()) == 0:
+            os._exit(0 if client._new_client.cache_info().currsize == 0 and id(client.client()) != mine else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_checksums_that_only_aws_takes_stay_with_aws(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert client.client().meta.config.request_checksum_calculation == "when_required"
+    monkeypatch.delenv("AWS_ENDPOINT_URL")
+    client.forget_client()
+    assert client.client().meta.config.request_checksum_calculation == "when_supported"
+    client.forget_client()
+    assert not client.is_aws("https://s3.amazonaws.com.example.org")
+
+
+# ---- local folders ----
+
+
+@pytest.mark.parametrize("key", ["../out", "a/../../out", "/etc/passwd", "a/../b", "a//b", "a/", ".", "link/out"])
+def test_no_key_leaves_the_folder(local: Store, tmp_path: Path, key: str) -> None:
+    local.put("inside", b"")
+    (tmp_path / "out").write_bytes(b"secret")
+    (tmp_path / "store" / "link").symlink_to(tmp_path)
+    for use in (local.get, local.stat, local.delete, lambda key: local.put(key, b"")):
+        with pytest.raises(ValueError, match="names no file inside"):
+            use(key)
+    assert (tmp_path / "out").read_bytes() == b"secret"
+
+
+def test_no_listing_leaves_the_folder(local: Store, tmp_path: Path) -> None:
+    local.put("folder/inside", b"")
+    (tmp_path / "out").write_bytes(b"secret")
+    root = tmp_path / "store"
+    (root / "to_folder").symlink_to(tmp_path)
+    (root / "to_file").symlink_to(tmp_path / "out")
+    (root / "to_itself").symlink_to(root)
+    (root / "to_inside").symlink_to(root / "folder" / "inside")
+    (root / "to_nothing").symlink_to(root / "nothing")
+    assert keys(local) == ["folder/inside", "to_inside"]
+    for walk in (local.list, local.folders):
+        with pytest.raises(ValueError, match="names no file inside"):
+            list(walk("../"))
+
+
+def test_unfinished_and_lock_files_are_not_listed(local: Store, tmp_path: Path) -> None:
+    local.replace("key", b"2", local.put("key", b"1"))
+    (tmp_path / "store" / ".celebvision-0123").write_bytes(b"half")
+    assert keys(local) == ["key"]
+
+
+def test_a_name_that_is_not_utf8_is_told(local: Store, tmp_path: Path) -> None:
+    local.put("key", b"")
+    Path(os.fsdecode(os.fsencode(tmp_path / "store") + b"/\xff.jpg")).write_bytes(b"")
+    with pytest.raises(StorageError, match=r"xff.jpg.*rename it"):
+        keys(local)
+
+
+def test_a_full_disk_leaves_the_old_object_and_no_litter(
+    local: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    local.put("key", b"old")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"key: No space left"):
+        local.put("key", b"new")
+    assert local.get("key") == b"old"
+    assert os.listdir(tmp_path / "store") == ["key"]
+
+
+def test_a_reader_sees_the_old_or_the_new_never_a_part(local: Store) -> None:
+    whole = [bytes([letter]) * 200_000 for letter in b"ab"]
+    local.put("key", whole[0])
+    done = threading.Event()
+
+    def write() -> None:
+        for turn in range(20):
+            local.put("key", whole[turn % 2])
+        done.set()
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        while not done.is_set() and not written.done():
+            assert local.get("key") in whole
+        written.result()
+
+
+def test_of_sixteen_creators_one_wins(local: Store) -> None:
+    start = threading.Barrier(16, timeout=30)
+
+    def create(number: int) -> bool:
+        start.wait()
+        try:
+            local.create("key", str(number).encode())
+        except Conflict:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(create, range(16)))
+    assert won.count(True) == 1
+    assert local.get("key") == str(won.index(True)).encode()
+
+
+def test_counting_with_replace_loses_no_count(local: Store) -> None:
+    local.put("count", b"1000")
+
+    def add_five() -> None:
+        added = 0
+        while added < 5:
+            stat = local.stat("count")
+            number = int(local.get("count")) + 1
+            try:
+                local.replace("count", str(number).encode(), stat.etag)
+            except Conflict:
+                continue
+            added += 1
+
+    with ThreadPoolExecutor(8) as pool:
+        for finished in [pool.submit(add_five) for _ in range(8)]:
+            finished.result()
+    assert local.get("count") == b"1040"
+
+
+# ---- what goes wrong on the way ----
+
+
+@dataclass
+class Answer:
+    """One answer of a faulty S3 service."""
+
+    status: int = 200
+    code: str = ""  # of S3's error document
+    body: bytes = b""
+    keep: int | None = None  # bytes of the body to send before the connection is closed; -1: not even a status
+
+    def send(self, handler: BaseHTTPRequestHandler) -> None:
+        if self.keep == -1:
+            handler.close_connection = True
+            return
+        body = f"<Error><Code>{self.code}</Code><Message>no</Message></Error>".encode() if self.code else self.body
+        handler.send_response(self.status)
+        for name, value in {"Content-Length": len(body), "ETag": '"abc"'}.items():
+            handler.send_header(name, str(value))
+        handler.end_headers()
+        if handler.command != "HEAD":
+            handler.wfile.write(body[: self.keep])
+        handler.close_connection = self.keep is not None
+
+
+@dataclass
+class FaultyS3:
+    """Gives its answers one by one, the last one for ever, and keeps the requests that it got."""
+
+    answers: list[Answer] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def handler(self) -> type[BaseHTTPRequestHandler]:
+        faulty = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self.rfile.read(int(self.headers.get("Content-Length", 0)))
+                faulty.requests.append(self.command)
+                (faulty.answers.pop(0) if len(faulty.answers) > 1 else faulty.answers[0]).send(self)
+
+            do_PUT = do_HEAD = do_GET  # noqa: N815 - http.server's names
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        return Handler
+
+
+@pytest.fixture
+def faulty(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
+    service = FaultyS3()
+    server = ThreadingHTTPServer(("127.0.0.1", 0), service.handler())
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 0.0)
+    client.forget_client()
+    yield service
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    client.forget_client()
+
+
+FAR = "s3://far-away/p"
+PAGE = b"<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Answer(503, "SlowDown"),
+        Answer(503, "ServiceUnavailable"),
+        Answer(429, "TooManyRequests"),
+        Answer(400, "RequestLimitExceeded"),
+        Answer(400, "ThrottlingException"),
+        Answer(500, "InternalError"),
+        Answer(502, body=b"<html>a proxy's page</html>"),
+        Answer(keep=-1),
+        Answer(body=b"whole", keep=2),
+    ],
+    ids=lambda answer: answer.code or f"{answer.status}, {answer.keep} bytes",
+)
+def test_what_passes_by_itself_is_asked_again(faulty: FaultyS3, fault: Answer) -> None:
+    faulty.answers = [fault, fault, Answer(body=b"whole")]
+    assert open_store(FAR).get("key") == b"whole"
+    assert len(faulty.requests) == 3
+
+
+def test_a_body_cut_short_is_fetched_again(faulty: FaultyS3, tmp_path: Path) -> None:
+    cut, whole = Answer(body=b"x" * 100_000, keep=70_000), Answer(body=b"x" * 100_000)
+    faulty.answers = [cut, cut, whole]
+    assert open_store(FAR).get("key") == whole.body
+    faulty.answers = [cut, cut, whole]
+    assert open_store(FAR).get_range("key", 0, 100_000) == whole.body
+    faulty.answers = [whole, cut, cut, whole]  # the first tells the size
+    open_store(FAR).download("key", tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == whole.body
+
+
+def test_a_page_cut_short_is_fetched_again(faulty: FaultyS3) -> None:
+    faulty.answers = [Answer(body=PAGE, keep=20), Answer(body=PAGE[:20]), Answer(body=PAGE)]
+    assert list(open_store(FAR).list()) == []
+    assert len(faulty.requests) == 3
+
+
+def test_a_silent_service_is_asked_again(faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "READ_TIMEOUT_S", 0.2)
+    client.forget_client()
+    heard = threading.Event()
+
+    class Silent(Answer):
+        def send(self, handler: BaseHTTPRequestHandler) -> None:
+            heard.wait(30)
+            handler.close_connection = True
+
+    faulty.answers = [Silent(), Answer(body=b"whole")]
+    assert open_store(FAR).get("key") == b"whole"
+    heard.set()
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(Answer(503, "SlowDown"), Throttled), (Answer(500, "InternalError"), Unreachable), (Answer(keep=-1), Unreachable)],
+)
+def test_what_does_not_pass_is_told_after_a_bounded_number_of_attempts(
+    faulty: FaultyS3, fault: Answer, kind: type[StorageError], caplog: pytest.LogCaptureFixture
+) -> None:
+    faulty.answers = [fault]
+    with pytest.raises(kind, match=r"s3://far-away/p/key: "):
+        open_store(FAR).get("key")
+    assert len(faulty.requests) == client.ATTEMPTS
+    assert f"attempt 3 of {client.ATTEMPTS}" in caplog.text
+
+
+def test_waits_grow_to_a_bound_and_differ_between_workers(faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[tuple[float, float]] = []
+
+    def no_wait(low: float, high: float) -> float:
+        waits.append((low, high))
+        return 0
+
+    monkeypatch.setattr(client, "LONGEST_WAIT_S", 20.0)
+    monkeypatch.setattr("random.uniform", no_wait)
+    faulty.answers = [Answer(503, "SlowDown")]
+    with pytest.raises(Throttled):
+        open_store(FAR).get("key")
+    assert waits == [(0, high) for high in (0.5, 1, 2, 4, 8, 16, 20, 20, 20)]
+
+
+def test_nobody_at_the_address_is_unreachable(faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    client.forget_client()
+    with pytest.raises(Unreachable, match="AWS_ENDPOINT_URL"):
+        open_store(FAR).get("key")
+
+
+@pytest.mark.parametrize(
+    ("answer", "kind", "advice"),
+    [
+        (Answer(403, "AccessDenied"), Denied, "allowed"),
+        (Answer(403, "SignatureDoesNotMatch"), Denied, "AWS_SECRET_ACCESS_KEY"),
+        (Answer(403, "InvalidAccessKeyId"), Denied, "AWS_ACCESS_KEY_ID"),
+        (Answer(400, "ExpiredToken"), Denied, "refresh"),
+        (Answer(403, "RequestTimeTooSkewed"), Denied, "clock"),
+        (Answer(404, "NoSuchKey"), NotFound, "no such object"),
+        (Answer(404, "NoSuchBucket"), NotFound, "bucket does not exist"),
+        (Answer(403, "InvalidObjectState"), StorageError, "restore"),
+        (Answer(501, "NotImplemented"), StorageError, "lacks"),
+        (Answer(400, "KeyTooLongError"), StorageError, "refuses"),
+    ],
+    ids=lambda value: value.code if isinstance(value, Answer) else "",
+)
+def test_what_no_retry_mends_is_told_at_once(
+    faulty: FaultyS3, answer: Answer, kind: type[StorageError], advice: str
+) -> None:
+    faulty.answers = [answer]
+    with pytest.raises(kind, match=f"s3://far-away/p/key: .*{advice}") as caught:
+        open_store(FAR).get("key")
+    assert type(caught.value) is kind
+    assert len(faulty.requests) == 1
+
+
+SECRET, TOKEN = "wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY", "FwoGZXIvYXdzEXAMPLETOKEN"
+
+
+def test_no_error_tells_a_secret(faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET)
+    monkeypatch.setenv("AWS_SESSION_TOKEN", TOKEN)
+    caplog.set_level("INFO", logger="celebvision")
+    told = ""
+    for answer in (Answer(403, "SignatureDoesNotMatch"), Answer(400, "ExpiredToken"), Answer(keep=-1), Answer(503)):
+        client.forget_client()
+        faulty.answers = [answer]
+        with pytest.raises(StorageError) as caught:
+            open_store(FAR).put("key", b"")
+        told += "".join(traceback.format_exception(caught.value)) + repr(caught.value.__cause__)
+    assert SECRET not in told + caplog.text
+    assert TOKEN not in told + caplog.text
+
+
+def test_missing_credentials_say_what_to_set(faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    client.forget_client()
+    for use in (lambda store: store.get("key"), lambda store: list(store.list())):
+        with pytest.raises(Denied, match=r"s3://far-away/p.*AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"):
+            use(open_store(FAR))
+
+
+@pytest.mark.parametrize(("name", "value"), [("AWS_PROFILE", "nobody"), ("AWS_ENDPOINT_URL", "not a url")])
+def test_a_wrong_setting_is_an_error_of_storage(
+    faulty: FaultyS3, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    client.forget_client()
+    with pytest.raises(StorageError, match=value):
+        open_store(FAR).get("key")
+
+
+Put = Callable[[Store, bytes], str]
+CONDITIONAL: list[Put] = [
+    lambda store, data: store.create("k", data),
+    lambda store, data: store.replace("k", data, "e"),
+]
+
+
+@pytest.mark.parametrize("put", CONDITIONAL, ids=["create", "replace"])
+def test_an_own_success_whose_answer_was_lost_counts(faulty: FaultyS3, put: Put) -> None:
+    faulty.answers = [Answer(keep=-1), Answer(412, "PreconditionFailed"), Answer(body=b"ours")]
+    assert put(open_store(FAR), b"ours") == "abc"
+    assert faulty.requests == ["PUT", "PUT", "GET"]
+
+
+@pytest.mark.parametrize("put", CONDITIONAL, ids=["create", "replace"])
+def test_after_a_lost_answer_another_s_object_is_still_a_conflict(faulty: FaultyS3, put: Put) -> None:
+    faulty.answers = [Answer(keep=-1), Answer(412, "PreconditionFailed"), Answer(body=b"theirs")]
+    with pytest.raises(Conflict):
+        put(open_store(FAR), b"ours")
+
+
+@pytest.mark.parametrize("put", CONDITIONAL, ids=["create", "replace"])
+def test_a_plain_conflict_is_not_looked_into(faulty: FaultyS3, put: Put) -> None:
+    faulty.answers = [Answer(412, "PreconditionFailed"), Answer(body=b"ours")]
+    with pytest.raises(Conflict):
+        put(open_store(FAR), b"ours")
+    assert faulty.requests == ["PUT"]
+
+
+def test_two_conditional_puts_that_met_are_sent_again(faulty: FaultyS3) -> None:
+    faulty.answers = [Answer(409, "ConditionalRequestConflict"), Answer()]
+    assert open_store(FAR).create("key", b"ours") == "abc"
