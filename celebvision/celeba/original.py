@@ -1,0 +1,189 @@
+"""CelebA's own files, as they are published and as Kaggle repacks them: the labels, and where each picture lies."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from celebvision.celeba.schema import ATTRIBUTES, BOX, LANDMARKS, SPLITS
+from celebvision.job import JobFailed
+from celebvision.storage import NotFound, Store
+
+FOLDERS = ("", "Anno/", "Eval/", "Img/")  # flat as on Kaggle, or the official download's folders
+IMAGES = "img_align_celeba"
+ZIP_SIGNATURE = b"PK\3\4"
+ZIP_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
+SHARE_OF_SPLIT = {"train": 0.8, "valid": 0.9, "test": 1.0}  # cumulative, where the source has no partition
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one picture's bytes are: an object of its own, or a member of a zip (then `start` is not None)."""
+
+    key: str
+    size: int
+    start: int | None = None
+    span: int = 0  # bytes from `start` to the next member's
+    crc: int = 0
+    deflated: bool = False
+
+    def read(self, store: Store) -> bytes:
+        """The picture's bytes as they were published.
+
+        Raises:
+            StorageError: the object cannot be had.
+            ValueError: the zip's member is damaged.
+        """
+        if self.start is None:
+            return store.get(self.key)
+        member = store.get_range(self.key, self.start, self.span)
+        if len(member) < ZIP_LOCAL_HEADER.size:
+            raise ValueError(f"zip member at byte {self.start} of {self.key} is cut off")
+        signature, *_, name_length, extra_length = ZIP_LOCAL_HEADER.unpack_from(member)
+        if signature != ZIP_SIGNATURE:
+            raise ValueError(f"no zip member at byte {self.start} of {self.key}")
+        begin = ZIP_LOCAL_HEADER.size + name_length + extra_length
+        data = member[begin : begin + self.size]
+        data = zlib.decompress(data, wbits=-15) if self.deflated else data
+        if zlib.crc32(data) != self.crc:
+            raise ValueError(f"zip member at byte {self.start} of {self.key} does not match its checksum")
+        return data
+
+
+def find_images(store: Store) -> dict[str, Place]:
+    """Every picture by its `image_id` (`000001.jpg`), from the folder or else from the zip.
+
+    Raises:
+        JobFailed: there is neither.
+    """
+    for folder in FOLDERS:
+        found = dict(_in_folder(store, f"{folder}{IMAGES}/"))
+        if found:
+            return found
+    for folder in FOLDERS:
+        try:
+            return dict(_in_zip(store, f"{folder}{IMAGES}.zip"))
+        except NotFound:
+            continue
+    raise JobFailed(f"{store.uri}: holds neither {IMAGES}/ with pictures nor {IMAGES}.zip")
+
+
+def _in_folder(store: Store, folder: str) -> Iterator[tuple[str, Place]]:
+    for stat in store.list(folder):
+        name = stat.key.rpartition("/")[2]
+        if name:
+            yield name, Place(stat.key, stat.size)
+
+
+def _in_zip(store: Store, key: str) -> Iterator[tuple[str, Place]]:
+    store.stat(key)
+    try:
+        with store.open(key) as stream, zipfile.ZipFile(stream) as archive:
+            members = sorted(archive.infolist(), key=lambda member: member.header_offset)
+            ends = [member.header_offset for member in members[1:]] + [archive.start_dir]
+    except zipfile.BadZipFile as error:
+        raise JobFailed(f"{store.uri}/{key}: not a whole zip file: {error}") from None
+    for member, end in zip(members, ends, strict=True):
+        if member.is_dir():
+            continue
+        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise JobFailed(f"{store.uri}/{key}: {member.filename} is compressed in a way that is not read here")
+        name = member.filename.rpartition("/")[2]
+        deflated = member.compress_type == zipfile.ZIP_DEFLATED
+        start = member.header_offset
+        yield name, Place(key, member.compress_size, start, end - start, member.CRC, deflated)
+
+
+def read_labels(store: Store, seed: int) -> pd.DataFrame:
+    """All labels there are, indexed by `image_id`.
+
+    Columns: the 40 attributes as bool, `split` (`train`, `valid`, `test`; None where the partition file lacks the
+    picture), and where the source has them `identity`, box and landmarks as int32. Without a partition file the split
+    is drawn by `seed`, and by person where the identity is known, so that nobody is in two splits.
+
+    Raises:
+        JobFailed: no attribute file, or one that is not CelebA's.
+    """
+    labels = _read_table(store, "list_attr_celeba", list(ATTRIBUTES))
+    if labels is None:
+        raise JobFailed(f"{store.uri}: holds no list_attr_celeba.txt or .csv")
+    if labels.index.has_duplicates:
+        twice = labels.index[labels.index.duplicated()][0]
+        raise JobFailed(f"{store.uri}: list_attr_celeba labels {twice} twice")
+    strange = ~labels.isin([-1, 1])
+    if strange.any(axis=None):
+        where = strange.any(axis=1).idxmax()
+        raise JobFailed(f"{store.uri}: list_attr_celeba: {where} has a value other than -1 and 1")
+    labels = labels == 1
+    for name, columns in {
+        "identity_CelebA": ["identity"],
+        "list_bbox_celeba": list(BOX),
+        "list_landmarks_align_celeba": list(LANDMARKS),
+    }.items():
+        table = _read_table(store, name, columns)
+        if table is not None:
+            labels = labels.join(table.astype("Int32"))
+    partition = _read_table(store, "list_eval_partition", ["partition"])
+    if partition is None:
+        persons = labels["identity"] if "identity" in labels else pd.Series(labels.index, labels.index)
+        labels["split"] = [_drawn_split(person, seed) for person in persons]
+    else:
+        labels["split"] = partition["partition"].map(dict(enumerate(SPLITS))).reindex(labels.index)
+    return labels
+
+
+def _read_table(store: Store, name: str, columns: list[str]) -> pd.DataFrame | None:
+    for folder in FOLDERS:
+        for suffix in (".txt", ".csv"):
+            key = f"{folder}{name}{suffix}"
+            try:
+                text = store.get(key)
+            except NotFound:
+                continue
+            try:
+                return _parse(text, columns, is_csv=suffix == ".csv")
+            except (ValueError, UnicodeDecodeError) as error:
+                raise JobFailed(f"{store.uri}/{key}: not in CelebA's format: {error}") from None
+    return None
+
+
+def _parse(text: bytes, columns: list[str], is_csv: bool) -> pd.DataFrame:
+    """CelebA's text files have a count and a header line (partition and identity: neither); Kaggle's CSV a header."""
+    separator = "," if is_csv else r"\s+"
+    lines = text.split(b"\n", 2)
+    options: dict[str, Any] = {"sep": separator, "index_col": 0, "dtype": {0: str}, "header": None}
+    if is_csv:
+        return _named(pd.read_csv(io.BytesIO(text), **{**options, "header": 0}), columns)
+    if len(lines[0].split()) == 1 and len(lines) == 3:
+        header = lines[1].decode().split()
+        table = pd.read_csv(io.BytesIO(lines[2]), **options)
+        if len(table) != int(lines[0]):
+            raise ValueError(f"announces {int(lines[0])} rows and has {len(table)}")
+        names = [name for name in header if name != "image_id"]
+        if table.shape[1] != len(names):
+            raise ValueError(f"the header names {len(names)} columns and the rows have {table.shape[1]}")
+        return _named(table.set_axis(names, axis=1), columns)
+    table = pd.read_csv(io.BytesIO(text), **options)
+    if table.shape[1] != len(columns):
+        raise ValueError(f"rows have {table.shape[1]} values and should have {len(columns)}: {', '.join(columns)}")
+    return table.set_axis(columns, axis=1)
+
+
+def _named(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"lacks the columns {', '.join(missing[:5])}")
+    return table[columns]
+
+
+def _drawn_split(person: object, seed: int) -> str:
+    number = int.from_bytes(hashlib.sha256(f"{seed}:{person}".encode()).digest()[:8], "big") / 2**64
+    return next(split for split, share in SHARE_OF_SPLIT.items() if number < share)

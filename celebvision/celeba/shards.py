@@ -1,0 +1,121 @@
+"""Shards of labelled pictures: what `dataset.json` says of them, and how they become batches of pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from celebvision import images
+from celebvision.job import JobFailed
+from celebvision.storage import NotFound, open_store
+
+MANIFEST = "dataset.json"
+FORMAT = 1
+DECODE_ROWS = 256  # pictures decoded at a time, which bounds what a reading task holds
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One Parquet file of a split; `positives` counts the rows where each attribute is true."""
+
+    path: str
+    split: str
+    rows: int
+    row_groups: int
+    bytes: int
+    sha256: str
+    positives: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """What `dataset.json` says."""
+
+    source: str
+    seed: int
+    shards: tuple[Shard, ...]
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of all shards: stands for the data a model was trained on."""
+        return hashlib.sha256("".join(f"{shard.path} {shard.sha256}\n" for shard in self.shards).encode()).hexdigest()
+
+    def rows(self, split: str) -> int:
+        return sum(shard.rows for shard in self.of(split))
+
+    def of(self, split: str) -> list[Shard]:
+        return [shard for shard in self.shards if shard.split == split]
+
+    def positives(self, split: str) -> dict[str, int]:
+        """Rows of a split where each attribute is true."""
+        names = self.shards[0].positives if self.shards else {}
+        return {name: sum(shard.positives[name] for shard in self.of(split)) for name in names}
+
+    def to_json(self) -> dict[str, Any]:
+        splits = {
+            split: {"rows": self.rows(split), "attributes": self.positives(split)}
+            for split in dict.fromkeys(shard.split for shard in self.shards)
+        }
+        head = {"format": FORMAT, "source": self.source, "seed": self.seed, "digest": self.digest}
+        return head | {"splits": splits, "shards": [asdict(shard) for shard in self.shards]}
+
+    @classmethod
+    def load(cls, uri: str) -> DataSet:
+        """Read `dataset.json`.
+
+        Raises:
+            JobFailed: there is none, or it is not of this format.
+        """
+        try:
+            content = json.loads(open_store(uri).get(MANIFEST))
+        except NotFound:
+            raise JobFailed(f"{uri}: holds no {MANIFEST}: not a data set, or its ingest has not finished") from None
+        except ValueError as error:
+            raise JobFailed(f"{uri}/{MANIFEST}: not JSON: {error}") from None
+        if content.get("format") != FORMAT:
+            raise JobFailed(f"{uri}/{MANIFEST}: format {content.get('format')!r}; this version reads {FORMAT}")
+        return cls(content["source"], content["seed"], tuple(Shard(**shard) for shard in content["shards"]))
+
+
+@dataclass(frozen=True)
+class RowGroup:
+    """The unit that is read and shuffled: one row group of one shard."""
+
+    path: str
+    number: int
+
+
+def row_groups(data_set: DataSet, split: str) -> list[RowGroup]:
+    return [RowGroup(shard.path, number) for shard in data_set.of(split) for number in range(shard.row_groups)]
+
+
+@dataclass(frozen=True)
+class ReadRowGroup:
+    """Decodes a row group to batches for `map_batches`: `image` uint8 B H W 3, `label` float32 B T, 0 or 1."""
+
+    uri: str
+    targets: tuple[str, ...]
+    height: int
+    width: int
+    with_image_id: bool = False
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> Iterator[dict[str, NDArray[Any]]]:
+        store = open_store(self.uri)
+        for path, number in zip(batch["path"], batch["number"], strict=True):
+            with store.open(str(path)) as stream:
+                table = pq.ParquetFile(stream).read_row_group(int(number), ["image_id", "image", *self.targets])
+            for start in range(0, len(table), DECODE_ROWS):
+                rows = table.slice(start, DECODE_ROWS)
+                pixels = np.stack([images.decode(data.as_py(), self.height, self.width) for data in rows["image"]])
+                labels = np.stack([rows[name].to_numpy().astype(np.float32) for name in self.targets], axis=1)
+                decoded = {"image": pixels, "label": labels}
+                if self.with_image_id:
+                    decoded["image_id"] = rows["image_id"].to_numpy()
+                yield decoded

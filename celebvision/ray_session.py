@@ -1,0 +1,129 @@
+"""Ray for one job: start or join it, show how far its workers are, and say plainly what went wrong in one of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+from ray.data import DataContext
+from ray.data.exceptions import SystemException
+
+from celebvision.job import JobFailed, Progress, progress
+from celebvision.storage import StorageError
+
+POLL_S = 0.5
+
+
+def start(num_cpus: int | None = None) -> None:
+    """Join the cluster that `RAY_ADDRESS` names, else start one on this machine that ends with this process."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # A cluster of our own makes its own token; that it did is nothing to act on.
+    logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
+    if not ray.is_initialized():
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        else:
+            ray.init(
+                "local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+                _node_ip_address="127.0.0.1",
+            )
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs, it raises too: see `clear_errors`
+
+
+@contextmanager
+def clear_errors() -> Iterator[None]:
+    """Turn the error of a remote task or actor into `JobFailed` with the words of what caused it.
+
+    Raises:
+        JobFailed: with the root cause's message; the whole remote trace is its `__cause__`.
+    """
+    try:
+        yield
+    except (StorageError, JobFailed):
+        raise
+    except Exception as error:
+        cause = root_cause(error)
+        if isinstance(cause, StorageError | JobFailed):
+            raise JobFailed(str(cause)) from error
+        if isinstance(error, ray.exceptions.RayError):
+            raise JobFailed(f"{type(cause).__name__}: {cause}") from error
+        raise
+
+
+def root_cause(error: BaseException) -> BaseException:
+    """The exception that a worker raised, beneath what Ray wrapped around it."""
+    while True:
+        beneath = getattr(error, "cause", None) or error.__cause__
+        # Ray Data hangs a nameless SystemException beneath an error of its own that says more.
+        if not isinstance(beneath, BaseException) or isinstance(beneath, SystemException):
+            return error
+        error = beneath
+
+
+@ray.remote(num_cpus=0)
+class _Tally:
+    def __init__(self) -> None:
+        self.done, self.words = 0.0, ""
+        self.total: float | None = None
+
+    def add(self, count: float) -> None:
+        self.done += count
+
+    def set(self, done: float, words: str, total: float | None) -> None:
+        self.done, self.words, self.total = done, words, total
+
+    def read(self) -> tuple[float, str, float | None]:
+        return self.done, self.words, self.total
+
+
+class Board:
+    """Where remote workers write how far they are; nobody waits for the ink to dry."""
+
+    def __init__(self) -> None:
+        self.tally: Any = _Tally.remote()  # type: ignore[attr-defined]
+
+    def add(self, count: float) -> None:
+        self.tally.add.remote(count)
+
+    def set(self, done: float, words: str, total: float | None) -> None:
+        self.tally.set.remote(done, words, total)
+
+
+@contextmanager
+def board(title: str, total: float | None, unit: str) -> Iterator[Board]:
+    """A board that is shown as progress on this process's stderr until the block ends."""
+    shared, ended = Board(), threading.Event()
+    with progress(title, total, unit) as show:
+        reader = threading.Thread(target=_show_until, args=(ended, shared, show, total), daemon=True)
+        reader.start()
+        try:
+            yield shared
+        finally:
+            ended.set()
+            reader.join()
+            ray.kill(shared.tally)
+
+
+def _show_until(ended: threading.Event, shared: Board, show: Progress, total: float | None) -> None:
+    last = False
+    while not last:
+        last = ended.wait(POLL_S)
+        try:
+            done, words, told = ray.get(shared.tally.read.remote(), timeout=10)
+        except ray.exceptions.RayError as error:
+            logging.getLogger(__name__).warning("progress is not shown any more: %s", error)
+            return
+        show(done, words, told or total)
