@@ -1,0 +1,1 @@
+"""Batch jobs: a bucket in, results out, each key once."""

@@ -1,0 +1,106 @@
+"""What a run leaves in storage: its `run.json`, and where its files are.
+
+OUTPUT/runs/<run_id>/run.json
+OUTPUT/runs/<run_id>/inventory/part-00000.parquet   what it works on
+OUTPUT/runs/<run_id>/parts/part-00000.parquet       rows of a finished inventory shard, until the run is done
+OUTPUT/results/run=<run_id>/, OUTPUT/failures/run=<run_id>/
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from celebvision.job import JobFailed
+from celebvision.storage import NotFound, Store
+
+FORMAT = 1
+
+
+@dataclass
+class Run:
+    """The record of one job over one inventory, as `run.json` holds it."""
+
+    run_id: str
+    verb: str
+    state: Literal["listing", "running", "done", "failed", "interrupted"]
+    created: str  # ISO 8601, UTC
+    config: dict[str, Any]
+    model: dict[str, str]  # name, version, weights_sha256
+    code_version: str
+    inventory: dict[str, int] = field(default_factory=dict)  # shards, keys, bytes; empty until it is whole
+    counts: dict[str, int] = field(default_factory=dict)  # results, failures, and failures by stage
+    updated: str = ""
+    seconds: float = 0.0  # of work, over all times it was started
+    error: str = ""
+    format: int = FORMAT
+
+    @property
+    def folder(self) -> str:
+        return f"runs/{self.run_id}"
+
+    def shard(self, number: int) -> str:
+        return f"{self.folder}/inventory/part-{number:05}.parquet"
+
+    def part(self, number: int) -> str:
+        return f"{self.folder}/parts/part-{number:05}.parquet"
+
+    def results(self, number: int) -> str:
+        return f"results/run={self.run_id}/part-{number:05}.parquet"
+
+    def failures(self, number: int) -> str:
+        return f"failures/run={self.run_id}/part-{number:05}.parquet"
+
+    def save(self, output: Store) -> None:
+        self.updated = now()
+        output.put(f"{self.folder}/run.json", json.dumps(asdict(self), indent=1).encode())
+
+
+def load_run(output: Store, run_id: str) -> Run:
+    """Read a run's record.
+
+    Raises:
+        NotFound: there is no such run.
+        JobFailed: its record is not of this version.
+    """
+    content = json.loads(output.get(f"runs/{run_id}/run.json"))
+    if content.get("format") != FORMAT:
+        raise JobFailed(f"{output.uri}/runs/{run_id}: format {content.get('format')!r}; this version reads {FORMAT}")
+    return Run(**content)
+
+
+def find_runs(output: Store, words: str) -> list[Run]:
+    """All runs that the same words started, oldest first."""
+    found = []
+    for run_id in output.folders("runs/"):
+        if run_id.endswith(f"-{words}"):
+            try:
+                found.append(load_run(output, run_id))
+            except NotFound:
+                continue  # killed before its first line: nothing was done
+    return found
+
+
+def new_run_id(words: str) -> str:
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{words}"
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def read_table(store: Store, key: str, columns: list[str] | None = None) -> pa.Table:
+    return pq.read_table(pa.BufferReader(store.get(key)), columns=columns)
+
+
+def write_table(store: Store, key: str, table: pa.Table) -> None:
+    """Put a Parquet file whole, or not at all."""
+    content = io.BytesIO()
+    pq.write_table(table, content, compression="zstd")
+    store.put(key, content.getvalue())

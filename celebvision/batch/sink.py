@@ -1,0 +1,92 @@
+"""The end of a run: its parts are held against the inventory, then laid together as results and failures."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray
+from numpy.typing import NDArray
+
+from celebvision.batch.pipeline import FAILURE_FIELDS
+from celebvision.batch.record import Run, read_table, write_table
+from celebvision.job import JobFailed
+from celebvision.storage import NotFound, Store, open_store
+
+PARTS_A_FILE = 200  # at 500 keys a part, 100,000 rows a file
+MERGE_CPUS = 0.5
+NOT_IN_RESULTS = [name for name, _ in FAILURE_FIELDS]
+FAILURE_COLUMNS = ["key", "etag", *NOT_IN_RESULTS, "model", "model_version", "run_id"]
+
+
+def finished_shards(output: Store, run: Run) -> set[int]:
+    """Numbers of the inventory shards whose rows are written."""
+    parts = (stat.key for stat in output.list(f"{run.folder}/parts/"))
+    return {int(key.rpartition("-")[2].removesuffix(".parquet")) for key in parts}
+
+
+def finish(output: Store, run: Run) -> dict[str, int]:
+    """Verify every part against its shard and write results and failures, sorted by key.
+
+    Returns:
+        Counts of `results`, `failures` and failures by stage.
+
+    Raises:
+        JobFailed: a key is missing, doubled or not of the inventory; the parts stay for a look at them.
+    """
+    groups = [
+        {"file": file, "first": first, "last": min(first + PARTS_A_FILE, run.inventory["shards"])}
+        for file, first in enumerate(range(0, run.inventory["shards"], PARTS_A_FILE))
+    ]
+    counts: Counter[str] = Counter()
+    merged = ray.data.from_items(groups, override_num_blocks=len(groups)).map_batches(
+        _Merge(output.uri, run), batch_size=1, num_cpus=MERGE_CPUS
+    )
+    for row in merged.iter_rows():
+        counts.update({name: count for name, count in row["counts"].items() if count})
+    if counts["results"] + counts["failures"] != run.inventory["keys"]:
+        raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
+    return dict(counts)
+
+
+def delete_parts(output: Store, run: Run) -> None:
+    """Remove what a finished run does not need any more."""
+    for stat in list(output.list(f"{run.folder}/parts/")):
+        output.delete(stat.key)
+
+
+@dataclass(frozen=True)
+class _Merge:
+    output: str
+    run: Run
+
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
+        return {"counts": [self._merge(*map(int, span)) for span in zip(*batch.values(), strict=True)]}
+
+    def _merge(self, file: int, first: int, last: int) -> Counter[str]:
+        store = open_store(self.output)
+        rows = pa.concat_tables([self._verified(store, number) for number in range(first, last)])
+        failed = pc.is_valid(rows["stage"])
+        results = rows.filter(pc.invert(failed)).drop_columns(NOT_IN_RESULTS)
+        failures = rows.filter(failed).select(FAILURE_COLUMNS)
+        for table, key in ((results, self.run.results(file)), (failures, self.run.failures(file))):
+            if len(table):
+                write_table(store, key, table)
+        counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
+        counts.update(results=len(results), failures=len(failures))
+        return counts
+
+    def _verified(self, store: Store, number: int) -> pa.Table:
+        try:
+            part = read_table(store, self.run.part(number))
+        except NotFound:
+            raise JobFailed(
+                f"shard {number} of run {self.run.run_id} has no rows; the same command continues"
+            ) from None
+        wanted = read_table(store, self.run.shard(number), ["key"])
+        if part["key"].to_pylist() != wanted["key"].to_pylist():
+            raise JobFailed(f"{self.run.part(number)} does not hold the keys of {self.run.shard(number)}, each once")
+        return part
