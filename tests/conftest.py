@@ -3,7 +3,8 @@
 import logging
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -11,31 +12,17 @@ from moto.server import ThreadedMotoServer
 
 from celebvision.storage.client import client, forget_client
 
-OTHER_SETTINGS = (
-    "AWS_PROFILE",
-    "AWS_DEFAULT_PROFILE",
-    "AWS_SESSION_TOKEN",
-    "AWS_REGION",
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_CA_BUNDLE",
-    "HTTP_PROXY",
-    "http_proxy",
-)
+OTHER_SETTINGS = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3")
 
 
-@pytest.fixture(scope="session")
-def s3_endpoint() -> Iterator[str]:
-    """The URL of an S3 service in this process; it checks no credentials. The whole session's environment names it."""
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # one line for each request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    # os.environ and no monkeypatch: Ray's workers inherit what stands there when the cluster starts
+@contextmanager
+def environment_for(endpoint: str) -> Iterator[str]:
+    """Let the AWS variables of this process, and of those it starts, name `endpoint` and nothing else."""
     before = dict(os.environ)
     for name in OTHER_SETTINGS:
         os.environ.pop(name, None)
     os.environ |= {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ENDPOINT_URL": endpoint,
         "AWS_ACCESS_KEY_ID": "testaccess",
         "AWS_SECRET_ACCESS_KEY": "testsecret",
         "AWS_DEFAULT_REGION": "us-east-1",
@@ -44,11 +31,28 @@ def s3_endpoint() -> Iterator[str]:
         "AWS_EC2_METADATA_DISABLED": "true",
     }
     forget_client()
-    yield os.environ["AWS_ENDPOINT_URL"]
-    server.stop()
+    yield endpoint
     os.environ.clear()
     os.environ |= before
     forget_client()
+
+
+@pytest.fixture(scope="session")
+def s3_environment() -> Callable[[str], AbstractContextManager[str]]:
+    """`environment_for`, for the services of `integration/`."""
+    return environment_for
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """The URL of an S3 service in this process, which checks no credentials; the session's environment names it."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else one line for each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with environment_for(f"http://{host}:{port}") as endpoint:
+        yield endpoint
+    server.stop()
 
 
 @pytest.fixture
@@ -57,6 +61,30 @@ def bucket(s3_endpoint: str) -> str:
     name = f"test-{uuid.uuid4().hex[:12]}"
     client().create_bucket(Bucket=name)
     return f"s3://{name}"
+
+
+@pytest.fixture
+def odd_keys() -> list[str]:
+    """Names that objects in a bucket may have, whatever a URL or a file system makes of them."""
+    return [
+        " ",
+        "&<>\"'",
+        "../up.jpg",
+        "./here.jpg",
+        "//twice//",
+        "/lead.jpg",
+        "a b.jpg",
+        "a%2Fb%.jpg",
+        "a+b.jpg",
+        "a/../b.jpg",
+        "a\tb\x01.jpg",
+        "a#b?c=d&e.jpg",
+        "folder/",
+        "k" * 1024,
+        "ü/é.jpg",
+        "\uffee.jpg",
+        "😀.jpg",
+    ]
 
 
 @pytest.fixture(scope="session")
@@ -70,18 +98,10 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def ray_cluster(s3_endpoint: str) -> Iterator[None]:
     """Ray with two CPUs on this machine, its workers pointed at `s3_endpoint`."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's own advice, else it warns
     import ray
 
-    ray.init(
-        "local",
-        num_cpus=2,
-        include_dashboard=False,
-        object_store_memory=500 << 20,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        _node_ip_address="127.0.0.1",
-    )
+    from celebvision import ray_session
+
+    ray_session.start(num_cpus=2)
     yield
     ray.shutdown()

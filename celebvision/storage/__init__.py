@@ -7,6 +7,7 @@ import re
 
 from celebvision.storage.arrow import arrow_filesystem
 from celebvision.storage.local import LocalStore
+from celebvision.storage.parquet import read_table, write_table
 from celebvision.storage.s3 import S3Store
 from celebvision.storage.store import Conflict, Denied, NotFound, Stat, StorageError, Store, Throttled, Unreachable
 
@@ -23,6 +24,8 @@ __all__ = [
     "join",
     "open_bucket",
     "open_store",
+    "read_table",
+    "write_table",
 ]
 
 
