@@ -16,7 +16,8 @@ class Classifier:
     The network is copied, its batch normalisations are folded into the convolutions before them, and it runs in
     bfloat16 where the device computes in it. A batch gives the same numbers each time on the same device. An image's
     probabilities depend on the other images of its batch by rounding alone (the kernels chosen for another batch size
-    may sum in another order): up to about 0.01 in bfloat16, so compare runs by tolerance, not by equality.
+    may sum in another order), so compare runs by tolerance, not by equality. bfloat16 itself moves a probability by up
+    to about 0.015 from float32's (a trained CNN on 2,000 faces), which changed no accuracy there.
 
     Args:
         network: gives one logit per class; has `preprocessing`. Left as it is.

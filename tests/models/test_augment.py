@@ -25,7 +25,7 @@ def test_shape_type_and_range_are_kept_and_the_input_too() -> None:
     assert result.shape == images.shape
     assert result.dtype == images.dtype
     assert result.is_contiguous(memory_format=torch.channels_last)
-    assert result.abs().max() < 2
+    assert result.abs().max() < 2.2
     assert torch.equal(images, before)
 
 

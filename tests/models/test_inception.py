@@ -10,7 +10,11 @@ from celebvision.models.inception import InceptionV3
 def backbone() -> dict[str, Tensor]:
     """Weights as published: torchvision's names, 1,000 classes, half precision, no batch counters."""
     torch.manual_seed(0)
-    weights = Inception3(num_classes=1000, aux_logits=True, init_weights=False).state_dict()
+    network = Inception3(num_classes=1000, aux_logits=True, init_weights=False)
+    for conv in network.modules():
+        if isinstance(conv, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(conv.weight)  # the default lets the signal die before the last layers
+    weights = network.state_dict()
     return {key: weight.half() for key, weight in weights.items() if not key.endswith("num_batches_tracked")}
 
 
