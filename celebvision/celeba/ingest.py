@@ -24,14 +24,15 @@ from celebvision import images
 from celebvision.celeba.original import Place, find_images, read_labels
 from celebvision.celeba.schema import ATTRIBUTES, BOX, LANDMARKS, SPLITS
 from celebvision.celeba.shards import MANIFEST, DataSet, Shard
-from celebvision.config import IngestSettings
-from celebvision.job import Outcome
+from celebvision.config import MIB, IngestSettings
+from celebvision.job import JobFailed, Outcome
 from celebvision.ray_session import Board, board, clear_errors
-from celebvision.storage import NotFound, Store, open_store
+from celebvision.storage import NotFound, Store, open_store, write_table
 
 FAILURES = "failures.parquet"
 FETCH_THREADS = 16  # a task's concurrent requests
 FETCH_AHEAD = 256  # pictures that a task holds besides its row group
+MAX_BYTES = 64 * MIB  # a larger object is no picture, and must not fill the memory
 TASK_CPUS = 0.9  # leaves a little of each core, so that a two-core machine never starves Ray's own tasks
 
 SCHEMA = pa.schema(
@@ -74,6 +75,8 @@ def ingest(settings: IngestSettings) -> Outcome:
     labels, places = read_labels(source, settings.seed), find_images(source)
     failures = list(_unmatched(labels, places))
     plans = _plan(labels, places, settings)
+    if not plans:
+        raise JobFailed(f"{settings.source}: none of its {len(places)} pictures has both labels and a split")
     output.delete(MANIFEST)  # until the last shard is written, readers see no data set rather than a mixed one
     written = _write_shards(plans, settings)
     failures += [Failure(**failure) for shard in written for failure in shard["failures"]]
@@ -124,8 +127,6 @@ def _cuts(sizes: list[int], most: int) -> Iterator[slice]:
 
 def _write_shards(plans: list[Plan], settings: IngestSettings) -> list[dict[str, Any]]:
     count = sum(len(plan.places) for plan in plans)
-    if not plans:
-        return []
     with clear_errors(), board("ingest", count, "images") as tally:
         # The plan travels as one object: Ray Data would otherwise take the labels apart into columns.
         shards = ray.data.from_items([{"plan": ray.put(plan)} for plan in plans], override_num_blocks=len(plans))
@@ -169,8 +170,7 @@ class _WriteShard:
                 else:
                     data.append(outcome)
                     kept.append(index)
-                if (index + 1) % FETCH_AHEAD == 0 or index + 1 == span.stop:
-                    self.tally.add((index - span.start) % FETCH_AHEAD + 1 if index + 1 == span.stop else FETCH_AHEAD)
+            self.tally.add(span.stop - span.start)
             if data:
                 yield _table(data, plan.labels.iloc[kept])
 
@@ -188,6 +188,8 @@ def _fetch_all(source: Store, plan: Plan, span: slice) -> Iterator[bytes | Failu
 
 
 def _fetch(source: Store, place: Place, image_id: str) -> bytes | Failure:
+    if place.size > MAX_BYTES:
+        return Failure(image_id, "fetch", "TooManyBytes", f"{place.size} bytes; at most {MAX_BYTES} are allowed")
     try:
         data = place.read(source)
     except (NotFound, ValueError) as error:
@@ -221,9 +223,7 @@ def _describe(written: list[dict[str, Any]], settings: IngestSettings) -> DataSe
 
 def _write_failures(output: Store, failures: list[Failure]) -> None:
     table = pa.Table.from_pylist([asdict(failure) for failure in failures], schema=FAILURE_SCHEMA)
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink)
-    output.put(FAILURES, sink.getvalue().to_pybytes())
+    write_table(output, FAILURES, table)
 
 
 def _delete_leftovers(output: Store, data_set: DataSet) -> None:

@@ -20,6 +20,7 @@ from celebvision.storage import NotFound, Store
 FOLDERS = ("", "Anno/", "Eval/", "Img/")  # flat as on Kaggle, or the official download's folders
 IMAGES = "img_align_celeba"
 ZIP_SIGNATURE = b"PK\3\4"
+ZIP_ENCRYPTED = 1  # of a member's flag bits
 ZIP_LOCAL_HEADER = struct.Struct("<4s5H3L2H")
 SHARE_OF_SPLIT = {"train": 0.8, "valid": 0.9, "test": 1.0}  # cumulative, where the source has no partition
 
@@ -29,9 +30,10 @@ class Place:
     """Where one picture's bytes are: an object of its own, or a member of a zip (then `start` is not None)."""
 
     key: str
-    size: int
+    size: int  # bytes of the picture itself
     start: int | None = None
     span: int = 0  # bytes from `start` to the next member's
+    packed: int = 0  # bytes of the picture as the zip stores it
     crc: int = 0
     deflated: bool = False
 
@@ -51,11 +53,19 @@ class Place:
         if signature != ZIP_SIGNATURE:
             raise ValueError(f"no zip member at byte {self.start} of {self.key}")
         begin = ZIP_LOCAL_HEADER.size + name_length + extra_length
-        data = member[begin : begin + self.size]
-        data = zlib.decompress(data, wbits=-15) if self.deflated else data
+        data = member[begin : begin + self.packed]
+        if self.deflated:
+            data = self._inflated(data)
         if zlib.crc32(data) != self.crc:
             raise ValueError(f"zip member at byte {self.start} of {self.key} does not match its checksum")
         return data
+
+    def _inflated(self, packed: bytes) -> bytes:
+        """At most the bytes that the zip announced, however many a bomb would give."""
+        try:
+            return zlib.decompressobj(wbits=-15).decompress(packed, max(self.size, 1))
+        except zlib.error as error:
+            raise ValueError(f"zip member at byte {self.start} of {self.key} is damaged: {error}") from None
 
 
 def find_images(store: Store) -> dict[str, Place]:
@@ -79,8 +89,13 @@ def find_images(store: Store) -> dict[str, Place]:
 def _in_folder(store: Store, folder: str) -> Iterator[tuple[str, Place]]:
     for stat in store.list(folder):
         name = stat.key.rpartition("/")[2]
-        if name:
+        if not _is_hidden(name):
             yield name, Place(stat.key, stat.size)
+
+
+def _is_hidden(name: str) -> bool:
+    """A folder's marker, or what a Mac leaves beside every picture it packs (`._000001.jpg`, `.DS_Store`)."""
+    return not name or name.startswith(".")
 
 
 def _in_zip(store: Store, key: str) -> Iterator[tuple[str, Place]]:
@@ -89,17 +104,17 @@ def _in_zip(store: Store, key: str) -> Iterator[tuple[str, Place]]:
         with store.open(key) as stream, zipfile.ZipFile(stream) as archive:
             members = sorted(archive.infolist(), key=lambda member: member.header_offset)
             ends = [member.header_offset for member in members[1:]] + [archive.start_dir]
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError) as error:
         raise JobFailed(f"{store.uri}/{key}: not a whole zip file: {error}") from None
     for member, end in zip(members, ends, strict=True):
-        if member.is_dir():
-            continue
-        if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise JobFailed(f"{store.uri}/{key}: {member.filename} is compressed in a way that is not read here")
         name = member.filename.rpartition("/")[2]
+        if _is_hidden(name):
+            continue
+        if member.flag_bits & ZIP_ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise JobFailed(f"{store.uri}/{key}: {member.filename} is encrypted or compressed in a way not read here")
         deflated = member.compress_type == zipfile.ZIP_DEFLATED
         start = member.header_offset
-        yield name, Place(key, member.compress_size, start, end - start, member.CRC, deflated)
+        yield name, Place(key, member.file_size, start, end - start, member.compress_size, member.CRC, deflated)
 
 
 def read_labels(store: Store, seed: int) -> pd.DataFrame:
@@ -115,14 +130,11 @@ def read_labels(store: Store, seed: int) -> pd.DataFrame:
     labels = _read_table(store, "list_attr_celeba", list(ATTRIBUTES))
     if labels is None:
         raise JobFailed(f"{store.uri}: holds no list_attr_celeba.txt or .csv")
-    if labels.index.has_duplicates:
-        twice = labels.index[labels.index.duplicated()][0]
-        raise JobFailed(f"{store.uri}: list_attr_celeba labels {twice} twice")
     strange = ~labels.isin([-1, 1])
     if strange.any(axis=None):
         where = strange.any(axis=1).idxmax()
         raise JobFailed(f"{store.uri}: list_attr_celeba: {where} has a value other than -1 and 1")
-    labels = labels == 1
+    labels = (labels == 1).astype(bool)
     for name, columns in {
         "identity_CelebA": ["identity"],
         "list_bbox_celeba": list(BOX),
@@ -130,11 +142,13 @@ def read_labels(store: Store, seed: int) -> pd.DataFrame:
     }.items():
         table = _read_table(store, name, columns)
         if table is not None:
-            labels = labels.join(table.astype("Int32"))
+            labels = labels.join(table)
     partition = _read_table(store, "list_eval_partition", ["partition"])
     if partition is None:
-        persons = labels["identity"] if "identity" in labels else pd.Series(labels.index, labels.index)
-        labels["split"] = [_drawn_split(person, seed) for person in persons]
+        persons = labels["identity"] if "identity" in labels else pd.Series(pd.NA, labels.index)
+        labels["split"] = [
+            _drawn_split(image_id if person is pd.NA else person, seed) for image_id, person in persons.items()
+        ]
     else:
         labels["split"] = partition["partition"].map(dict(enumerate(SPLITS))).reindex(labels.index)
     return labels
@@ -149,8 +163,8 @@ def _read_table(store: Store, name: str, columns: list[str]) -> pd.DataFrame | N
             except NotFound:
                 continue
             try:
-                return _parse(text, columns, is_csv=suffix == ".csv")
-            except (ValueError, UnicodeDecodeError) as error:
+                return _checked(_parse(text, columns, is_csv=suffix == ".csv"))
+            except (ValueError, TypeError) as error:
                 raise JobFailed(f"{store.uri}/{key}: not in CelebA's format: {error}") from None
     return None
 
@@ -182,6 +196,14 @@ def _named(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     if missing:
         raise ValueError(f"lacks the columns {', '.join(missing[:5])}")
     return table[columns]
+
+
+def _checked(table: pd.DataFrame) -> pd.DataFrame:
+    if table.index.hasnans:
+        raise ValueError("a row has no image_id")
+    if table.index.has_duplicates:
+        raise ValueError(f"{table.index[table.index.duplicated()][0]} stands there twice")
+    return table.astype("Int32")
 
 
 def _drawn_split(person: object, seed: int) -> str:

@@ -79,9 +79,13 @@ class DataSet:
             raise JobFailed(f"{uri}: holds no {MANIFEST}: not a data set, or its ingest has not finished") from None
         except ValueError as error:
             raise JobFailed(f"{uri}/{MANIFEST}: not JSON: {error}") from None
-        if content.get("format") != FORMAT:
-            raise JobFailed(f"{uri}/{MANIFEST}: format {content.get('format')!r}; this version reads {FORMAT}")
-        return cls(content["source"], content["seed"], tuple(Shard(**shard) for shard in content["shards"]))
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise JobFailed(f"{uri}/{MANIFEST}: format {found!r}; this version reads {FORMAT}")
+        try:
+            return cls(content["source"], content["seed"], tuple(Shard(**shard) for shard in content["shards"]))
+        except (KeyError, TypeError) as error:
+            raise JobFailed(f"{uri}/{MANIFEST}: not what ingest wrote: {error}; run ingest again") from None
 
 
 @dataclass(frozen=True)
