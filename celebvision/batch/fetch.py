@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from celebvision import images
 from celebvision.config import ClassifySettings
-from celebvision.storage import NotFound, StorageError, Store
+from celebvision.storage import StorageError, Store
 
 AHEAD = 4  # pictures that are fetched ahead, in multiples of the threads that fetch
 
@@ -33,7 +33,6 @@ class Failure:
     stage: str  # fetch, decode, infer or write
     error: str
     message: str
-    ours: bool = False  # storage was at fault, not the picture
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ class Fetcher:
     def of(cls, settings: ClassifySettings, store: Store, height: int, width: int) -> Fetcher:
         return cls(store, height, width, settings.max_pixels, settings.max_bytes, settings.fetch_threads)
 
-    def pixels(self, keys: list[Key]) -> Iterator[NDArray[np.uint8] | Failure]:
-        """For each key its picture, uint8 height width 3, or its failure."""
+    def pixels(self, keys: list[Key]) -> Generator[NDArray[np.uint8] | Failure]:
+        """For each key its picture, uint8 height width 3, or its failure. Closed early, it fetches no further."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
             yield from _in_order(pool, self.fetch, keys, ahead=AHEAD * self.threads)
 
@@ -62,11 +61,11 @@ class Fetcher:
         try:
             data = self.store.get(key.key)
         except (StorageError, ValueError) as error:
-            ours = isinstance(error, StorageError) and not isinstance(error, NotFound)
-            return Failure("fetch", type(error).__name__, str(error), ours)
+            return Failure("fetch", type(error).__name__, str(error))
         try:
             return images.decode(data, self.height, self.width, self.max_pixels)
-        except images.UndecodableImage as error:
+        # A picture can drive a decoder to anything; whatever it is, it concerns this picture alone.
+        except Exception as error:  # noqa: BLE001
             return Failure("decode", type(error).__name__, str(error))
 
 
@@ -75,9 +74,13 @@ def _in_order(
 ) -> Iterator[NDArray[np.uint8] | Failure]:
     """Like `pool.map`, but never more than `ahead` pictures in memory."""
     waiting: deque[Future[NDArray[np.uint8] | Failure]] = deque()
-    for key in keys:
-        waiting.append(pool.submit(fetch, key))
-        if len(waiting) >= ahead:
+    try:
+        for key in keys:
+            waiting.append(pool.submit(fetch, key))
+            if len(waiting) >= ahead:
+                yield waiting.popleft().result()
+        while waiting:
             yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
+    finally:
+        for future in waiting:  # nobody wants them any more
+            future.cancel()

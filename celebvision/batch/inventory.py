@@ -9,13 +9,14 @@ from itertools import groupby, islice
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from celebvision.batch.record import Run, write_table
+from celebvision.batch.record import Run
 from celebvision.config import ClassifySettings
-from celebvision.storage import Stat, Store, open_bucket, open_store
+from celebvision.storage import Stat, Store, open_bucket, open_store, write_table
 
 SCHEMA = pa.schema(
     [("key", pa.string()), ("size", pa.int64()), ("etag", pa.string()), ("last_modified", pa.timestamp("us", "UTC"))]
 )
+WRITTEN = ("runs/", "results/run=", "failures/run=")  # folders of an output
 
 
 def write_inventory(settings: ClassifySettings, output: Store, run: Run, earlier: list[Run]) -> dict[str, int]:
@@ -24,6 +25,8 @@ def write_inventory(settings: ClassifySettings, output: Store, run: Run, earlier
     Returns:
         `shards`, `keys` and `bytes` of the inventory, and `listed`: pictures in the input, answered or not.
     """
+    for stat in list(output.list(f"{run.folder}/inventory/")):  # of a listing that was cut off
+        output.delete(stat.key)
     counts = {"shards": 0, "keys": 0, "bytes": 0, "listed": 0}
 
     def counted(stats: Iterable[Stat]) -> Iterator[Stat]:
@@ -42,20 +45,27 @@ def write_inventory(settings: ClassifySettings, output: Store, run: Run, earlier
 
 
 def pictures(settings: ClassifySettings) -> Iterator[Stat]:
-    """Objects of the input with a wanted suffix, sorted by key; what lies under the output is no input."""
+    """Objects of the input with a wanted suffix, sorted by key; what a job wrote to the output is no input."""
     store, prefix = open_bucket(settings.input)
     suffixes = tuple(suffix.lower() for suffix in settings.suffixes) or ("",)
     ours = _output_inside(settings)
     for stat in store.list(prefix):
-        if stat.key.lower().endswith(suffixes) and not (ours is not None and stat.key.startswith(ours)):
+        if stat.key.lower().endswith(suffixes) and not stat.key.startswith(ours):
             yield stat
 
 
-def _output_inside(settings: ClassifySettings) -> str | None:
-    """The prefix of the output's own keys, if it lies in the bucket or folder that is read."""
-    root = open_bucket(settings.input)[0].uri.rstrip("/") + "/"
+def _output_inside(settings: ClassifySettings) -> tuple[str, ...]:
+    """Prefixes of the output's own keys, if it lies in the bucket or folder that is read.
+
+    Where the pictures lie in the output's own folder, or deeper, only what a job writes there is the output's.
+    """
+    store, prefix = open_bucket(settings.input)
+    root = store.uri.rstrip("/") + "/"
     output = open_store(settings.output).uri.rstrip("/") + "/"
-    return output.removeprefix(root) if output.startswith(root) and output != root else None
+    if not output.startswith(root):
+        return ()
+    folder = output.removeprefix(root)
+    return tuple(folder + name for name in WRITTEN) if prefix.startswith(folder) else (folder,)
 
 
 def _answered(output: Store, runs: list[Run]) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,8 @@ a worker was lost or the job was started again, replaces its own file with the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -19,14 +20,49 @@ import torch
 from numpy.typing import NDArray
 
 from celebvision.batch.fetch import Failure, Fetcher, Key
-from celebvision.batch.record import Run, read_table, write_table
+from celebvision.batch.record import Run
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed
 from celebvision.models.classifier import Classifier
+from celebvision.ray_session import clear_errors
 from celebvision.registry import ModelVersion, assemble
-from celebvision.storage import open_bucket, open_store
+from celebvision.storage import (
+    Denied,
+    StorageError,
+    Throttled,
+    Unreachable,
+    open_bucket,
+    open_store,
+    read_table,
+    write_table,
+)
+
+LOST = {Unreachable.__name__, Throttled.__name__}  # errors of storage that outlast every retry
+KEPT = {Denied.__name__}
+FEW = 3  # pictures of a shard that may be lost, however small it is
+Outcome = NDArray[np.float32] | Failure  # a key's probabilities, float32 T, or why it has none
 
 FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
+
+
+def told(work: Callable[..., Counter[str]], *numbers: int) -> dict[str, list[Any]]:
+    """A row with the counts that `work` gives for these numbers, or with what went wrong.
+
+    As an exception it would lose its words: Ray Data wraps it in its own, which forgets its cause on the way home.
+    """
+    try:
+        return {"counts": [work(*map(int, numbers))], "error": [""]}
+    except (JobFailed, StorageError) as error:
+        return {"counts": [Counter(results=0)], "error": [str(error)]}
+
+
+def heard(rows: Iterable[dict[str, Any]]) -> Iterator[Counter[str]]:
+    """The counts that were `told`. Raises `JobFailed` with the first error."""
+    with clear_errors():
+        for row in rows:
+            if row["error"]:
+                raise JobFailed(row["error"])
+            yield Counter({name: count for name, count in row["counts"].items() if count})
 
 
 class ClassifyShards:
@@ -42,28 +78,27 @@ class ClassifyShards:
         self.fetcher = Fetcher.of(settings, open_bucket(settings.input)[0], size.height, size.width)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        counts = [self._work(int(number)) for number in batch["shard"]]
-        return {"shard": batch["shard"].tolist(), "counts": counts}
+        return told(self._work, *batch["shard"])
 
     def _work(self, number: int) -> Counter[str]:
         rows = read_table(self.output, self.run.shard(number), ["key", "size", "etag"]).to_pylist()
         keys = [Key(**row) for row in rows]
-        outcomes = list(self._outcomes(keys))
-        _refuse_if_storage_is_at_fault(outcomes)
+        outcomes = self._outcomes(keys)
         write_table(self.output, self.run.part(number), self._table(keys, outcomes))
         failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
         counts = Counter(f"failures_{failure.stage}" for failure in failures)
         counts.update(results=len(outcomes) - len(failures), failures=len(failures))
         return counts
 
-    def _outcomes(self, keys: list[Key]) -> Iterator[NDArray[np.float32] | Failure]:
-        """For each key its probabilities, float32 T, or its failure."""
-        pixels = self.fetcher.pixels(keys)
-        while batch := list(islice(pixels, self.settings.batch_size)):
-            pictures = [picture for picture in batch if not isinstance(picture, Failure)]
-            answers: Iterator[NDArray[np.float32]] = iter(self._infer(pictures) if pictures else [])
-            for picture in batch:
-                yield picture if isinstance(picture, Failure) else next(answers)
+    def _outcomes(self, keys: list[Key]) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        with closing(self.fetcher.pixels(keys)) as pixels:
+            while batch := list(islice(pixels, self.settings.batch_size)):
+                pictures = [picture for picture in batch if not isinstance(picture, Failure)]
+                answers: Iterator[NDArray[np.float32]] = iter(self._infer(pictures) if pictures else [])
+                outcomes += [picture if isinstance(picture, Failure) else next(answers) for picture in batch]
+                _refuse_if_storage_is_at_fault(outcomes, of=len(keys))
+        return outcomes
 
     def _infer(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities, float32 B T. The batch is filled up, so that an answer does not hang on who is beside it."""
@@ -72,7 +107,7 @@ class ClassifyShards:
         probabilities: NDArray[np.float32] = self.classifier.probabilities(torch.from_numpy(filled)).numpy()
         return probabilities[: len(pictures)]
 
-    def _table(self, keys: list[Key], outcomes: list[NDArray[np.float32] | Failure]) -> pa.Table:
+    def _table(self, keys: list[Key], outcomes: list[Outcome]) -> pa.Table:
         """One row a key, in the inventory's order: the result's columns or the failure's are null."""
         columns: dict[str, Any] = {"key": [key.key for key in keys], "etag": [key.etag for key in keys]}
         for index, target in enumerate(self.model.targets):
@@ -94,7 +129,15 @@ class ClassifyShards:
         return pa.table(columns)
 
 
-def _refuse_if_storage_is_at_fault(outcomes: list[Any]) -> None:
-    """A shard of which nothing could be fetched says something about the storage, not about its pictures."""
-    if len(outcomes) > 1 and all(isinstance(outcome, Failure) and outcome.ours for outcome in outcomes):
-        raise JobFailed(f"none of {len(outcomes)} pictures could be fetched: {outcomes[0].message}")
+def _refuse_if_storage_is_at_fault(outcomes: list[Outcome], of: int) -> None:
+    """Raise `JobFailed` if these outcomes, of a shard of `of` keys, say more about the storage than about its pictures.
+
+    A picture or two may be lost in storage, or kept from us. Where storage fails for a tenth of a shard, after every
+    retry, or gives nothing of it at all, others would fare no better: they are left for when it is well again.
+    """
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure) and outcome.stage == "fetch"]
+    lost = [failure for failure in failures if failure.error in LOST]
+    kept = [failure for failure in failures if failure.error in LOST | KEPT]
+    if len(lost) > max(of // 10, FEW) or 1 < len(kept) == of:
+        message = (lost or kept)[-1].message
+        raise JobFailed(f"{len(kept)} of {len(outcomes)} pictures of a shard could not be fetched: {message}")

@@ -8,14 +8,10 @@ OUTPUT/results/run=<run_id>/, OUTPUT/failures/run=<run_id>/
 
 from __future__ import annotations
 
-import io
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
@@ -87,20 +83,15 @@ def find_runs(output: Store, words: str) -> list[Run]:
     return found
 
 
+def delete_run(output: Store, run: Run) -> None:
+    """Remove its record and its inventory, the record first: what is left of a deletion cut short is no run."""
+    for key in [f"{run.folder}/run.json", *(stat.key for stat in list(output.list(f"{run.folder}/")))]:
+        output.delete(key)
+
+
 def new_run_id(words: str) -> str:
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{words}"
 
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def read_table(store: Store, key: str, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(pa.BufferReader(store.get(key)), columns=columns)
-
-
-def write_table(store: Store, key: str, table: pa.Table) -> None:
-    """Put a Parquet file whole, or not at all."""
-    content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd")
-    store.put(key, content.getvalue())

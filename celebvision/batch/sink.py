@@ -11,10 +11,10 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from celebvision.batch.pipeline import FAILURE_FIELDS
-from celebvision.batch.record import Run, read_table, write_table
+from celebvision.batch.pipeline import FAILURE_FIELDS, heard, told
+from celebvision.batch.record import Run
 from celebvision.job import JobFailed
-from celebvision.storage import NotFound, Store, open_store
+from celebvision.storage import NotFound, Store, open_store, read_table, write_table
 
 PARTS_A_FILE = 200  # at 500 keys a part, 100,000 rows a file
 MERGE_CPUS = 0.5
@@ -45,11 +45,11 @@ def finish(output: Store, run: Run) -> dict[str, int]:
     merged = ray.data.from_items(groups, override_num_blocks=len(groups)).map_batches(
         _Merge(output.uri, run), batch_size=1, num_cpus=MERGE_CPUS
     )
-    for row in merged.iter_rows():
-        counts.update({name: count for name, count in row["counts"].items() if count})
+    for more in heard(merged.iter_rows()):
+        counts += more
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
         raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
-    return dict(counts)
+    return {"results": 0, "failures": 0} | counts
 
 
 def delete_parts(output: Store, run: Run) -> None:
@@ -64,7 +64,7 @@ class _Merge:
     run: Run
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        return {"counts": [self._merge(*map(int, span)) for span in zip(*batch.values(), strict=True)]}
+        return told(self._merge, *(numbers[0] for numbers in batch.values()))
 
     def _merge(self, file: int, first: int, last: int) -> Counter[str]:
         store = open_store(self.output)

@@ -1,0 +1,112 @@
+"""The end of a run: nothing is called done before every key of the inventory has its one row."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from celebvision import ray_session
+from celebvision.batch import sink
+from celebvision.batch.inventory import SCHEMA
+from celebvision.batch.record import Run
+from celebvision.batch.sink import delete_parts, finish, finished_shards
+from celebvision.job import JobFailed
+from celebvision.storage import Store, open_store, read_table, write_table
+
+SHARDS = [["a", "b", "c"], ["d", "e"], ["f"]]
+FAILED = {"b", "f"}
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Store:
+    return open_store(str(tmp_path))
+
+
+@pytest.fixture
+def a_run(output: Store, ray_cluster: None) -> Run:
+    """A run with all its parts: two failures among six keys."""
+    ray_session.start()  # joins what runs, and hushes it
+    run = Run("20260101T000000Z-words", "classify", "running", "", {}, {"name": "cnn", "version": "1"}, "")
+    run.inventory = {"shards": len(SHARDS), "keys": 6, "bytes": 6}
+    for number, keys in enumerate(SHARDS):
+        listed = {"key": keys, "size": [1] * len(keys), "etag": keys, "last_modified": [None] * len(keys)}
+        write_table(output, run.shard(number), pa.table(listed, schema=SCHEMA))
+        write_part(output, run, number, keys)
+    return run
+
+
+def write_part(output: Store, run: Run, number: int, keys: list[str]) -> None:
+    rows: list[dict[str, Any]] = [
+        {
+            "key": key,
+            "etag": key,
+            "label": None if key in FAILED else "male",
+            "probability": None if key in FAILED else 0.75,
+            "model": "cnn",
+            "model_version": "1",
+            "run_id": run.run_id,
+            **dict.fromkeys(("stage", "error", "message"), "decode" if key in FAILED else None),
+        }
+        for key in keys
+    ]
+    table = pa.Table.from_pylist(rows)
+    write_table(output, run.part(number), table.cast(_without_null_types(table.schema)))
+
+
+def _without_null_types(schema: pa.Schema) -> pa.Schema:
+    kinds = {"probability": pa.float32()}
+    return pa.schema([(name, kinds.get(name, pa.string())) for name in schema.names])
+
+
+def keys_in(output: Store, folder: str) -> list[str]:
+    return [key for stat in output.list(folder) for key in read_table(output, stat.key)["key"].to_pylist()]
+
+
+def test_every_row_goes_to_results_or_failures_in_order(
+    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 2)
+    counts = finish(output, a_run)
+    assert counts == {"results": 4, "failures": 2, "failures_decode": 2}
+    assert keys_in(output, "results/") == ["a", "c", "d", "e"]
+    assert keys_in(output, "failures/") == ["b", "f"]
+    results, failures = read_table(output, a_run.results(0)), read_table(output, a_run.failures(0))
+    assert results.schema.names == ["key", "etag", "label", "probability", "model", "model_version", "run_id"]
+    assert failures.schema.names[:5] == ["key", "etag", "stage", "error", "message"]
+    assert [stat.key for stat in output.list("results/")] == [a_run.results(0)]  # its second file would be empty
+    assert finish(output, a_run) == counts  # as after a kill: the same again
+    assert keys_in(output, "results/") == ["a", "c", "d", "e"]
+
+
+@pytest.mark.parametrize(
+    "keys", [["d"], ["d", "d"], ["d", "e", "e"], ["d", "x"], ["e", "d"], []], ids=lambda keys: "".join(keys) or "none"
+)
+def test_a_part_with_a_missing_doubled_or_foreign_key_is_refused(output: Store, a_run: Run, keys: list[str]) -> None:
+    write_part(output, a_run, 1, keys)
+    with pytest.raises(JobFailed, match=r"part-00001\.parquet does not hold the keys of .*part-00001\.parquet"):
+        finish(output, a_run)
+    assert finished_shards(output, a_run) == {0, 1, 2}  # they stay for a look at them
+
+
+def test_a_missing_part_is_refused_with_what_to_do(output: Store, a_run: Run) -> None:
+    output.delete(a_run.part(2))
+    assert finished_shards(output, a_run) == {0, 1}
+    with pytest.raises(JobFailed, match=r"shard 2 .* has no rows; the same command continues"):
+        finish(output, a_run)
+
+
+@pytest.mark.parametrize(("number", "change"), [("shards", lambda count: count - 1), ("keys", lambda count: count + 1)])
+def test_totals_that_differ_from_the_record_are_refused(
+    output: Store, a_run: Run, number: str, change: Callable[[int], int]
+) -> None:
+    a_run.inventory[number] = change(a_run.inventory[number])
+    with pytest.raises(JobFailed, match="keys went in and"):
+        finish(output, a_run)
+
+
+def test_parts_are_removed_and_nothing_else(output: Store, a_run: Run) -> None:
+    delete_parts(output, a_run)
+    assert finished_shards(output, a_run) == set()
+    assert [stat.key for stat in output.list()] == [a_run.shard(number) for number in range(3)]
