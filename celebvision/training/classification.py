@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 import safetensors.torch
 import torch
 import torch.distributed
-from ray.train.torch import prepare_model
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel
@@ -32,9 +31,16 @@ GRADIENT_NORM = 5.0  # larger gradients are scaled down to it
 class Classification:
     """The task: a network, its average over time, and per phase an AdamW over the parameters that learn."""
 
-    def __init__(self, settings: TrainSettings, targets: tuple[str, ...], device: torch.device) -> None:
+    def __init__(
+        self,
+        settings: TrainSettings,
+        targets: tuple[str, ...],
+        device: torch.device,
+        parallel: Callable[[nn.Module], nn.Module],
+    ) -> None:
+        """`parallel` makes a network compute one gradient with those of the other workers."""
         torch.manual_seed(settings.seed)
-        self.settings, self.device = settings, device
+        self.settings, self.device, self.parallel = settings, device, parallel
         self.network = network(settings, targets).to(device).to(memory_format=torch.channels_last)
         self.preprocessing = cast(Preprocessing, self.network.preprocessing)
         self.average = AveragedModel(self.network, multi_avg_fn=_Average(settings.ema_decay), use_buffers=True)
@@ -43,6 +49,7 @@ class Classification:
         self.generator = torch.Generator()
         self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=has_bfloat16(device))
         self.phase: int | None = None
+        self.wrapped: nn.Module | None = None
         self.optimizer_state: dict[str, Any] | None = None
 
     def start_epoch(self, epoch: int) -> None:
@@ -51,7 +58,7 @@ class Classification:
         if number != self.phase:
             self._start_phase(number)
         self.generator.manual_seed(int(torch.randint(2**62, ()).item()))
-        self.wrapped.train()
+        self.network.train()
         for module in self.network.modules():
             # Statistics of frozen layers stay as they are too.
             if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d) and not module.weight.requires_grad:
@@ -64,7 +71,8 @@ class Classification:
         learning = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
         if not learning:
             raise JobFailed(f"phases.{number}.trainable: no parameter's name begins with any of {phase.trainable}")
-        self.wrapped = prepare_model(self.network, move_to_device=False)
+        self.wrapped = None  # the hooks of an earlier phase must be gone before the next ones are set
+        self.wrapped = self.parallel(self.network)
         decayed = [parameter for parameter in learning if parameter.ndim > 1]
         others = [parameter for parameter in learning if parameter.ndim <= 1]
         groups = [
@@ -83,7 +91,8 @@ class Classification:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         images = augment(self._normalise(batch), self.generator, self.augmentation)
-        labels = batch["label"] * (1 - 2 * self.settings.label_smoothing) + self.settings.label_smoothing
+        labels = batch["label"] * (1 - self.settings.label_smoothing) + 0.5 * self.settings.label_smoothing
+        assert self.wrapped is not None, "step before start_epoch"
         with self.autocast:
             logits = self.wrapped(images)
         logits, auxiliary = logits if isinstance(logits, tuple) else (logits, None)
@@ -96,7 +105,7 @@ class Classification:
         nn.utils.clip_grad_norm_(self.learning, GRADIENT_NORM)
         self.optimizer.step()
         self.average.update_parameters(self.network)
-        return {"loss": loss}
+        return {"loss": loss.detach()}
 
     def _schedule(self, share: float) -> float:
         """The rate at `share` 0..1 of a phase, as a share of its peak."""

@@ -46,7 +46,7 @@ class Task(Protocol):
         """Make ready for an epoch (0-based): what is trainable, which rate."""
 
     def step(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        """Learn from one batch; `share` is how much of the epoch is behind it. Gives losses, not yet synchronised."""
+        """Learn from one batch; `share` is how much of the epoch is behind it. Gives losses of this rank, detached."""
 
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:
         """Figures over all workers' batches; `score` among them decides which epoch is best, higher is better."""
@@ -116,7 +116,7 @@ def _train_epoch(task: Task, batches: Iterable[Batch], steps: int, tell: _Teller
     for count, batch in enumerate(batches, start=1):
         losses = task.step(batch, (count - 1) / steps)
         for name, loss in losses.items():
-            sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.detach().float()
+            sums[name] = sums.get(name, torch.zeros((), device=loss.device)) + loss.float()
         tell(count, sums)
     means = {name: float(total) / max(count, 1) for name, total in sums.items()}
     broken = [name for name, mean in means.items() if not math.isfinite(mean)]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any, cast
 
 import ray
 import safetensors.torch
 import torch
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device
+from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from celebvision import registry
 from celebvision.celeba.schema import ATTRIBUTES
@@ -157,7 +158,8 @@ def _work(config: dict[str, Any]) -> None:
     device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(ray.cluster_resources().get("CPU", 1)) // context.get_local_world_size()))
-    train_epochs(Classification(work.settings, config["targets"], device), work, device)
+    task = Classification(work.settings, config["targets"], device, partial(prepare_model, move_to_device=False))
+    train_epochs(task, work, device)
 
 
 def _card(settings: TrainSettings, data: DataSet, targets: tuple[str, ...], metrics: dict[str, float]) -> str:

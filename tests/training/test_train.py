@@ -1,0 +1,200 @@
+"""`train` on a real Ray cluster: it publishes, goes on after kills, and does nothing twice."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from celebvision import registry
+from celebvision.celeba.drawn import write_dataset
+from celebvision.celeba.ingest import ingest
+from celebvision.config import IngestSettings, Phase, TrainSettings
+from celebvision.job import JobFailed
+from celebvision.storage import NotFound, open_store
+from celebvision.training.run import train
+
+WAIT_S = 120
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
+    folder = tmp_path_factory.mktemp("celeba")
+    write_dataset(folder / "original", 320, seed=1)
+    ingest(IngestSettings(source=str(folder / "original"), output=str(folder / "shards")))
+    return str(folder / "shards")
+
+
+def words(shards: str, home: str, **more: Any) -> TrainSettings:
+    given = {
+        "data": shards,
+        "registry": home,
+        "arguments": {"width": 8},
+        "phases": [Phase(epochs=2, learning_rate=2e-3)],
+        "batch_size": 32,
+        "ema_decay": 0.9,
+        "workers": 2,
+    }
+    return TrainSettings(**{**given, **more})
+
+
+def history(run: str) -> pd.DataFrame:
+    return pd.read_parquet(io.BytesIO(open_store(run).get("history.parquet")))
+
+
+def wait_for_checkpoint(runs: str, epoch: int) -> str:
+    """The folder of the only run, once Ray Train has taken down a checkpoint of `epoch` or a later one."""
+    store, until = open_store(runs), time.monotonic() + WAIT_S
+    while time.monotonic() < until:
+        for name in store.folders(""):
+            if any(taken >= epoch for taken in checkpointed_epochs(f"{runs}/{name}")):
+                return f"{runs}/{name}"
+        time.sleep(0.05)
+    raise AssertionError(f"{runs} has no checkpoint of epoch {epoch} after {WAIT_S} s")
+
+
+def checkpointed_epochs(run: str) -> list[int]:
+    try:
+        snapshot = open_store(run).get("checkpoint_manager_snapshot.json").decode()
+    except NotFound:
+        return []
+    return [int(number) for number in re.findall(r'"epoch": ?(\d+)', snapshot)]
+
+
+def training_workers() -> list[int]:
+    """Process ids of Ray Train's workers."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(b"ray::") and b"TrainWorker" in command:
+                found.append(int(entry.name))
+    return found
+
+
+@pytest.fixture
+def at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
+    """Runs something beside the test, and fails the test if it failed."""
+    errors: list[BaseException] = []
+    threads: list[threading.Thread] = []
+
+    def start(action: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                action()
+            except BaseException as error:  # noqa: BLE001 - it is raised in the test's own thread below
+                errors.append(error)
+
+        threads.append(threading.Thread(target=guarded))
+        threads[-1].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+    assert not errors, errors
+
+
+def test_it_publishes_a_version_that_becomes_production(shards: str, bucket: str) -> None:
+    outcome = train(words(shards, bucket))
+    model = registry.resolve(bucket, "cnn")
+    assert outcome.summary["model"] == f"cnn@{model.version}"
+    assert model.targets == ["Male"]
+    assert model.classes == {"Male": ("female", "male")}
+    assert model.arguments["width"] == 8
+    assert "dropout" in model.arguments, "what was left to its default must be kept too: defaults change"
+    registry.assemble(model, registry.load_state(bucket, model))
+    rows = history(outcome.summary["run"])
+    assert rows["epoch"].tolist() == [0, 1]
+    assert {"loss", "valid_loss", "valid_accuracy", "images_per_s", "wait_share"} <= set(rows.columns)
+    best = rows.loc[rows["score"].idxmax()]
+    assert model.metrics["valid_accuracy"] == pytest.approx(best["valid_accuracy"])
+    names = [stat.key for stat in open_store(outcome.summary["run"]).list("tensorboard/")]
+    assert any("tfevents" in name for name in names)
+
+
+def test_the_same_words_again_train_nothing(shards: str, tmp_path: Path) -> None:
+    settings = words(shards, str(tmp_path), phases=[Phase(epochs=1, learning_rate=2e-3)], workers=1)
+    first = train(settings)
+    started = time.monotonic()
+    assert train(settings).summary["model"] == first.summary["model"]
+    assert time.monotonic() - started < 5
+    assert len(registry.versions(str(tmp_path), "cnn")) == 1
+
+
+def test_a_second_model_waits_until_it_is_promoted(shards: str, tmp_path: Path) -> None:
+    once = {"phases": [Phase(epochs=1, learning_rate=2e-3)], "workers": 1}
+    first = train(words(shards, str(tmp_path), **once)).summary["model"]
+    second = train(words(shards, str(tmp_path), seed=1, **once)).summary["model"]
+    assert f"cnn@{registry.production(str(tmp_path), 'cnn')}" == first != second
+    train(words(shards, str(tmp_path), seed=1, promote=True, **once))
+    assert f"cnn@{registry.production(str(tmp_path), 'cnn')}" == second
+
+
+def test_a_killed_worker_costs_no_more_than_its_epoch(
+    shards: str, tmp_path: Path, at_once: Callable[[Callable[[], None]], None]
+) -> None:
+    kept: list[pd.DataFrame] = []
+    killed_after: list[int] = []
+
+    def kill_in_the_third_epoch() -> None:
+        run = wait_for_checkpoint(f"{tmp_path}/_training", 1)
+        kept.append(history(run).query("epoch <= 1"))
+        os.kill(max(training_workers()), signal.SIGKILL)
+        killed_after.append(len(history(run)))
+
+    at_once(kill_in_the_third_epoch)
+    outcome = train(words(shards, str(tmp_path), phases=[Phase(epochs=6, learning_rate=2e-3)]))
+    rows = history(outcome.summary["run"])
+    assert rows["epoch"].tolist() == list(range(6))
+    assert killed_after[0] < 6, "the kill came too late to show anything"
+    pd.testing.assert_frame_equal(rows.head(2), kept[0].head(2))
+
+
+def test_a_killed_driver_goes_on_from_the_last_finished_epoch(shards: str, tmp_path: Path) -> None:
+    phases = '[{"epochs": 6, "learning_rate": 0.002}]'
+    home = str(tmp_path / "models")
+    command = [str(Path(sys.executable).with_name("celebvision")), "train", "--data", shards, "--registry", home]
+    command += ["--arguments", '{"width": 8}', "--phases", phases, "--batch_size", "32", "--json"]
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    run = wait_for_checkpoint(f"{home}/_training", 1)
+    driver.kill()
+    driver.wait()
+    kept = history(run)
+    assert len(kept) < 6, "the kill came too late to show anything"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["run"] == run
+    rows = history(run)
+    assert rows["epoch"].tolist() == list(range(6))
+    pd.testing.assert_frame_equal(rows.head(2), kept.head(2))
+    assert len(registry.versions(home, "cnn")) == 1
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"targets": ["Man"]}, "targets: Man: each should be one of 5_o_Clock_Shadow"),
+        ({"batch_size": 4096}, "batch_size: 4096 is more than the 2"),
+        ({"data": "nowhere"}, "holds no dataset.json"),
+        ({"arguments": {"depth": 1}}, "refused by cnn"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_any_work(
+    more: dict[str, Any], told: str, shards: str, tmp_path: Path
+) -> None:
+    with pytest.raises(JobFailed, match=told):
+        train(words(shards, str(tmp_path), **more))
+    assert not list(tmp_path.iterdir())
