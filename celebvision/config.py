@@ -108,8 +108,8 @@ class TrainSettings(Settings):
     schedule: Literal["one_cycle", "cosine"] = Field("one_cycle", description="of the learning rate, in each phase")
     warmup: float = Field(0.2, gt=0, lt=1, description="share of a phase in which a one_cycle rate rises")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW, on matrices and filters only")
-    label_smoothing: float = Field(0.05, ge=0, lt=0.5, description="distance of the targets from 0 and 1")
-    ema_decay: float = Field(0.998, ge=0, lt=1, description="of the averaged weights that are published; 0: none")
+    label_smoothing: float = Field(0.05, ge=0, lt=1, description="share of a target that is one half, not 0 or 1")
+    ema_decay: float = Field(0.99, ge=0, lt=1, description="of the averaged weights that are published; 0: none")
     augment: Augment = Field(Augment(), description="random changes of the training pictures")
     patience: int = Field(0, ge=0, description="stop after this many epochs without a better validation; 0: never")
     workers: int = Field(1, ge=1, description="data-parallel processes, one GPU each where there are GPUs")
@@ -168,10 +168,11 @@ class PromoteSettings(Settings):
 class DemoSettings(Settings):
     """Everything on this machine: a data set, training, and a messy bucket labelled, over real S3 calls."""
 
-    folder: Path = Field(Path("demo"), description="where the pictures and results are left for you to look at")
-    celeba: Path | None = Field(None, description="folder of the real CelebA files; none: faces drawn by code")
-    images: int = Field(1600, ge=200, description="faces to draw")
-    epochs: int = Field(4, ge=1, description="of training")
+    folder: Path = Field(Path("demo"), description="where pictures, model and results are left for you to look at")
+    celeba: Path | None = Field(None, description="folder of the original CelebA files; none: faces drawn by code")
+    images: int = Field(1500, ge=200, description="faces to draw for training")
+    photos: int = Field(60, ge=7, description="objects in the bucket to label, broken ones among them")
+    epochs: int = Field(6, ge=1, description="of training")
     seed: int = Field(0, ge=0, description="of everything")
 
 

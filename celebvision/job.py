@@ -46,48 +46,55 @@ class Progress(Protocol):
 @contextmanager
 def progress(title: str, total: float | None, unit: str) -> Iterator[Progress]:
     """A bar with rate and ETA on a terminal; elsewhere a line at most every ten seconds. Both go to stderr."""
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("{task.fields[rate]}"),
-        )
-        times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"))
-        with RichProgress(*columns, *times, console=console) as bar:
-            task = bar.add_task(title, total=total, words="", rate="")
-            started = time.monotonic()
-
-            def show(done: float, words: str = "", total: float | None = None) -> None:
-                rate = f"{done / max(time.monotonic() - started, 1e-9):.0f} {unit}/s"
-                bar.update(task, completed=done, words=words, rate=rate, total=total)
-
-            yield show
+    if not console.is_terminal:
+        yield _Lines(title, total, unit)
         return
-    yield _Lines(title, total, unit)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    times = (TimeElapsedColumn(), TextColumn("ETA"), TimeRemainingColumn(), TextColumn("{task.fields[words]}"))
+    with RichProgress(*columns, *times, console=console) as bar:
+        task, pace = bar.add_task(title, total=total, words="", rate=""), _Pace()
+
+        def show(done: float, words: str = "", total: float | None = None) -> None:
+            rate = f"{pace(done):.0f} {unit}/s"
+            bar.update(task, completed=done, words=words, rate=rate, total=total)
+
+        yield show
+
+
+class _Pace:
+    """Things done a second since the first of them, so that a slow start does not spoil the ETA."""
+
+    def __init__(self) -> None:
+        self.first = 0.0
+        self.since: float | None = None
+
+    def __call__(self, done: float) -> float:
+        now = time.monotonic()
+        if done and (self.since is None or done < self.first):
+            self.first, self.since = done, now
+        if self.since is None or done == self.first:
+            return 0.0
+        return (done - self.first) / max(now - self.since, 1e-9)
 
 
 class _Lines:
     def __init__(self, title: str, total: float | None, unit: str) -> None:
-        self.title, self.total, self.unit = title, total, unit
-        self.started = self.last = time.monotonic()
-        self.shown = -1.0
+        self.title, self.total, self.unit, self.pace = title, total, unit, _Pace()
+        self.last, self.shown = time.monotonic(), 0.0
 
     def __call__(self, done: float, words: str = "", total: float | None = None) -> None:
         self.total = total or self.total
-        now = time.monotonic()
-        ends = done == self.total != self.shown
+        rate, now = self.pace(done), time.monotonic()
+        ends = done == self.total
         if done == self.shown or (now - self.last < LINE_INTERVAL_S and not ends):
             return
-        self.last, self.shown, elapsed = now, done, now - self.started
-        of, eta = "", ""
-        if self.total:
-            of = f" of {self.total:.0f}"
-            eta = f", ETA {elapsed * (self.total - done) / done:.0f} s" if done else ""
-        rate = done / max(elapsed, 1e-9)
-        print(
-            f"{self.title}: {done:.0f}{of} {self.unit}, {rate:.1f}/s{eta} {words}".rstrip(), file=sys.stderr, flush=True
-        )
+        self.last, self.shown = now, done
+        line = f"{self.title}: {done:.0f}" + (f" of {self.total:.0f} {self.unit}" if self.total else f" {self.unit}")
+        if rate:
+            line += f", {rate:.1f}/s"
+        if rate and self.total and not ends:
+            line += f", ETA {(self.total - done) / rate:.0f} s"
+        print(f"{line} {words}".rstrip(), file=sys.stderr, flush=True)
 
 
 def digest(words: BaseModel | dict[str, Any]) -> str:

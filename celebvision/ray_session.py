@@ -9,6 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+if "RAY_ADDRESS" not in os.environ:
+    # Ray's own switch for keeping to loopback; it is read when ray is imported. A cluster of one machine needs no port
+    # that others can reach.
+    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+
 import ray
 from ray.data import DataContext
 from ray.data.exceptions import SystemException

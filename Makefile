@@ -1,0 +1,42 @@
+# `make help` lists what there is. Each target works as the first command after a clone: Python 3.11 and make will do.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help install demo test check integration bench lock clean
+
+help: ## what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+
+install: .venv/installed ## make .venv with the locked versions
+
+.venv/installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	touch $@
+
+demo: install ## the whole system on this machine: draw, ingest, train, label a messy bucket
+	$(BIN)/celebvision demo
+
+test: install ## the tests that need nothing but this machine
+	$(PYTEST) tests --ignore=tests/integration --ignore=tests/benchmarks
+
+check: install ## format, lint, types, imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(PYTEST) -q tests/test_imports.py
+
+integration: install ## the tests on real services (Ceph) and, with CELEBVISION_TEST_DATA, on real pictures
+	$(PYTEST) tests/integration
+
+bench: install ## measure; figures go to stdout
+	$(BIN)/python -m tests.benchmarks
+
+lock: install ## pin the newest versions that pyproject.toml allows
+	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
+	  --no-header --no-annotate --upgrade -o requirements.lock
+
+clean: ## remove what the other targets made
+	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,22 @@
+"""The contact sheet holds a tile for every picture, whatever the picture is."""
+
+import io
+
+from PIL import Image
+
+from celebvision.sheet import GREY, LINE, TILE, contact_sheet
+
+
+def colour(rgb: tuple[int, int, int]) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (40, 80), rgb).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_every_picture_has_its_tile_and_a_broken_one_is_grey() -> None:
+    sheet = Image.open(io.BytesIO(contact_sheet([(colour((255, 0, 0)), "a"), (b"", "b"), (colour((0, 0, 255)), "c")], 2)))
+    assert sheet.size == (2 * TILE, 2 * (TILE + LINE))
+    middle = TILE // 2
+    assert sheet.getpixel((middle, middle)) == (255, 0, 0)
+    assert sheet.getpixel((TILE + middle, middle)) == GREY
+    assert sheet.getpixel((middle, TILE + LINE + middle)) == (0, 0, 255)
