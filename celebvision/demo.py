@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import boto3
 import ray
@@ -24,11 +25,13 @@ from celebvision.celeba.ingest import ingest
 from celebvision.config import ClassifySettings, DemoSettings, EvaluateSettings, IngestSettings, Phase, TrainSettings
 from celebvision.evaluation import evaluate
 from celebvision.job import JobFailed, Outcome, console
+from celebvision.sheet import contact_sheet
 from celebvision.storage import Store, open_store, read_table
 from celebvision.training.run import train
 
 BUCKETS = ("celeba", "models", "photos", "labels")
 UPLOAD_THREADS = 16
+SHEET = "labels.png"
 MARK = ".celebvision-demo"  # tells a folder that a demo made, and may make anew, from one that is somebody's
 
 
@@ -53,11 +56,18 @@ def demo(settings: DemoSettings) -> Outcome:
             )
         )
         _say("Classify: a bucket of photos, some of them broken")
-        _upload(open_store("s3://photos"), dict(messy_bucket(settings.photos, settings.seed + 1)))
+        photos = dict(messy_bucket(settings.photos, settings.seed + 1))
+        _upload(open_store("s3://photos"), photos)
         labelled = classify(
             ClassifySettings(input="s3://photos", output="s3://labels", model="cnn", registry="s3://models")
         )
-        _show(open_store("s3://labels"), str(labelled.summary["run_id"]))
+        words = _show(
+            open_store("s3://labels"),
+            str(labelled.summary["run_id"]),
+            # With --json, stdout is for the one line alone.
+            Console(highlight=False, stderr=settings.summary_as_json),
+        )
+        (folder / SHEET).write_bytes(contact_sheet([(photos[key], words[key]) for key in sorted(photos)]))
         for bucket in BUCKETS:
             _download(open_store(f"s3://{bucket}"), folder / bucket)
     figures = next(iter(evaluated.summary["models"].values()))["Male"]
@@ -68,6 +78,7 @@ def demo(settings: DemoSettings) -> Outcome:
             "labelled": labelled.summary["results"],
             "failures": labelled.failures,
             "seconds": round(time.monotonic() - started),
+            "picture": str(folder.resolve() / SHEET),
             "everything_lies_in": str(folder.resolve()),
         }
     )
@@ -149,19 +160,25 @@ def _download(store: Store, folder: Path) -> None:
         list(pool.map(lambda key: target.put(key, store.get(key)), keys))
 
 
-def _show(labels: Store, run_id: str) -> None:
-    """The table of labels and failures, on stdout."""
-    shown = Console(highlight=False)
+def _show(labels: Store, run_id: str, shown: Console) -> dict[str, str]:
+    """Print the tables of labels and failures; gives a few words for each key."""
+    words = {}
+    results, failures = (_rows(labels, f"{kind}/run={run_id}/") for kind in ("results", "failures"))
     table = Table("key", "label", "probability", title="Labels")
-    for stat in labels.list(f"results/run={run_id}/"):
-        for row in read_table(labels, stat.key).to_pylist():
-            table.add_row(row["key"], row["label"], f"{row['probability']:.3f}")
+    for row in results:
+        table.add_row(row["key"], row["label"], f"{row['probability']:.3f}")
+        words[row["key"]] = f"{row['label']} {row['probability']:.2f}"
     shown.print(table)
     table = Table("key", "stage", "message", title="Failures")
-    for stat in labels.list(f"failures/run={run_id}/"):
-        for row in read_table(labels, stat.key).to_pylist():
-            table.add_row(row["key"], row["stage"], row["message"])
+    for row in failures:
+        table.add_row(row["key"], row["stage"], row["message"])
+        words[row["key"]] = f"failed: {row['stage']}"
     shown.print(table)
+    return words
+
+
+def _rows(labels: Store, folder: str) -> list[dict[str, Any]]:
+    return [row for stat in labels.list(folder) for row in read_table(labels, stat.key).to_pylist()]
 
 
 def _say(words: str) -> None:

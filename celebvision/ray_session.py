@@ -45,6 +45,7 @@ def start(num_cpus: int | None = None) -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else the words of a worker's error are lost on the way home
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs, it raises too: see `clear_errors`
 
 
@@ -57,25 +58,21 @@ def clear_errors() -> Iterator[None]:
     """
     try:
         yield
-    except (StorageError, JobFailed):
-        raise
-    except Exception as error:
+    except ray.exceptions.RayError as error:
         cause = root_cause(error)
-        if isinstance(cause, StorageError | JobFailed):
-            raise JobFailed(str(cause)) from error
-        if isinstance(error, ray.exceptions.RayError):
-            raise JobFailed(f"{type(cause).__name__}: {cause}") from error
-        raise
+        ours = isinstance(cause, StorageError | JobFailed)
+        raise JobFailed(str(cause) if ours else f"{type(cause).__name__}: {cause}") from error
 
 
 def root_cause(error: BaseException) -> BaseException:
     """The exception that a worker raised, beneath what Ray wrapped around it."""
-    while True:
+    while isinstance(error, ray.exceptions.RayError):
         beneath = getattr(error, "cause", None) or error.__cause__
         # Ray Data hangs a nameless SystemException beneath an error of its own that says more.
         if not isinstance(beneath, BaseException) or isinstance(beneath, SystemException):
-            return error
+            break
         error = beneath
+    return error
 
 
 @ray.remote(num_cpus=0)

@@ -282,6 +282,13 @@ def test_a_damaged_png_is_refused(refused: Callable[[bytes], str]) -> None:
     assert refused(PNG[:middle] + b"\0\xff" * 20 + PNG[middle + 40 :]).startswith("broken")
 
 
+@pytest.mark.parametrize("cut", [12, 20])
+def test_a_png_is_whole_to_its_last_checksum(refused: Callable[[bytes], str], cut: int) -> None:
+    assert refused(PNG[:-cut]).startswith("broken")
+    damaged_checksum = bytes([PNG[-13] ^ 1])  # the last byte of the pixels' own chunk
+    assert "checksum" in refused(PNG[:-13] + damaged_checksum + PNG[-12:])
+
+
 def test_an_odd_jpeg_header_as_some_phones_write_it_is_no_damage(refused: Callable[[bytes], str]) -> None:
     scan = JPEG.index(b"\xff\xda")
     end_of_spectrum = scan + 2 + int.from_bytes(JPEG[scan + 2 : scan + 4], "big") - 2

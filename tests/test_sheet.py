@@ -14,7 +14,8 @@ def colour(rgb: tuple[int, int, int]) -> bytes:
 
 
 def test_every_picture_has_its_tile_and_a_broken_one_is_grey() -> None:
-    sheet = Image.open(io.BytesIO(contact_sheet([(colour((255, 0, 0)), "a"), (b"", "b"), (colour((0, 0, 255)), "c")], 2)))
+    tiles = [(colour((255, 0, 0)), "a"), (b"", "b"), (colour((0, 0, 255)), "c")]
+    sheet = Image.open(io.BytesIO(contact_sheet(tiles, columns=2)))
     assert sheet.size == (2 * TILE, 2 * (TILE + LINE))
     middle = TILE // 2
     assert sheet.getpixel((middle, middle)) == (255, 0, 0)

@@ -8,7 +8,7 @@ a worker was lost or the job was started again, replaces its own file with the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from itertools import islice
 from typing import Any
@@ -24,18 +24,8 @@ from celebvision.batch.record import Run
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed
 from celebvision.models.classifier import Classifier
-from celebvision.ray_session import clear_errors
 from celebvision.registry import ModelVersion, assemble
-from celebvision.storage import (
-    Denied,
-    StorageError,
-    Throttled,
-    Unreachable,
-    open_bucket,
-    open_store,
-    read_table,
-    write_table,
-)
+from celebvision.storage import Denied, Throttled, Unreachable, open_bucket, open_store, read_table, write_table
 
 LOST = {Unreachable.__name__, Throttled.__name__}  # errors of storage that outlast every retry
 KEPT = {Denied.__name__}
@@ -45,24 +35,14 @@ Outcome = NDArray[np.float32] | Failure  # a key's probabilities, float32 T, or 
 FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 
 
-def told(work: Callable[..., Counter[str]], *numbers: int) -> dict[str, list[Any]]:
-    """A row with the counts that `work` gives for these numbers, or with what went wrong.
-
-    As an exception it would lose its words: Ray Data wraps it in its own, which forgets its cause on the way home.
-    """
-    try:
-        return {"counts": [work(*map(int, numbers))], "error": [""]}
-    except (JobFailed, StorageError) as error:
-        return {"counts": [Counter(results=0)], "error": [str(error)]}
+def rows_of(counts: list[Counter[str]]) -> dict[str, list[Any]]:
+    """What a worker gives back: one row a unit of work, with the counts as `numbers_of` reads them."""
+    return {"counts": [dict(count) for count in counts]}
 
 
-def heard(rows: Iterable[dict[str, Any]]) -> Iterator[Counter[str]]:
-    """The counts that were `told`. Raises `JobFailed` with the first error."""
-    with clear_errors():
-        for row in rows:
-            if row["error"]:
-                raise JobFailed(row["error"])
-            yield Counter({name: count for name, count in row["counts"].items() if count})
+def numbers_of(row: dict[str, Any]) -> Counter[str]:
+    """A row's counts. Arrow gives every row the names of all, so what is not there comes as None."""
+    return Counter({name: count for name, count in row["counts"].items() if count})
 
 
 class ClassifyShards:
@@ -78,7 +58,7 @@ class ClassifyShards:
         self.fetcher = Fetcher.of(settings, open_bucket(settings.input)[0], size.height, size.width)
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        return told(self._work, *batch["shard"])
+        return rows_of([self._work(int(number)) for number in batch["shard"]])
 
     def _work(self, number: int) -> Counter[str]:
         rows = read_table(self.output, self.run.shard(number), ["key", "size", "etag"]).to_pylist()

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from celebvision import registry
 from celebvision.batch.inventory import write_inventory
-from celebvision.batch.pipeline import ClassifyShards, heard
+from celebvision.batch.pipeline import ClassifyShards, numbers_of
 from celebvision.batch.record import Run, delete_run, find_runs, new_run_id, now
 from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
-from celebvision.ray_session import root_cause
+from celebvision.ray_session import clear_errors, root_cause
 from celebvision.registry import ModelVersion
 from celebvision.storage import Store, join, open_store
 
@@ -136,9 +136,9 @@ def _work(
     keys_left = sum(min(shard_keys, run.inventory["keys"] - number * shard_keys) for number in left)
     counts: Counter[str] = Counter()
     saved = time.monotonic()
-    with progress("classify", keys_left, "images") as show:
-        for done, more in enumerate(heard(labelled.iter_rows()), start=1):
-            counts += more
+    with clear_errors(), progress("classify", keys_left, "images") as show:
+        for done, row in enumerate(labelled.iter_rows(), start=1):
+            counts += numbers_of(row)
             run.counts = {**counts, "shards": len(finished) + done}
             show(counts["results"] + counts["failures"], f"{counts['failures']} failed")
             if time.monotonic() - saved > SAVE_INTERVAL_S:

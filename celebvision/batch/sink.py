@@ -11,9 +11,10 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from celebvision.batch.pipeline import FAILURE_FIELDS, heard, told
+from celebvision.batch.pipeline import FAILURE_FIELDS, numbers_of, rows_of
 from celebvision.batch.record import Run
 from celebvision.job import JobFailed
+from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
 
 PARTS_A_FILE = 200  # at 500 keys a part, 100,000 rows a file
@@ -45,8 +46,9 @@ def finish(output: Store, run: Run) -> dict[str, int]:
     merged = ray.data.from_items(groups, override_num_blocks=len(groups)).map_batches(
         _Merge(output.uri, run), batch_size=1, num_cpus=MERGE_CPUS
     )
-    for more in heard(merged.iter_rows()):
-        counts += more
+    with clear_errors():
+        for row in merged.iter_rows():
+            counts += numbers_of(row)
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
         raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
     return {"results": 0, "failures": 0} | counts
@@ -64,7 +66,7 @@ class _Merge:
     run: Run
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
-        return told(self._merge, *(numbers[0] for numbers in batch.values()))
+        return rows_of([self._merge(*map(int, span)) for span in zip(*batch.values(), strict=True)])
 
     def _merge(self, file: int, first: int, last: int) -> Counter[str]:
         store = open_store(self.output)

@@ -3,12 +3,13 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 import uuid
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import nullcontext, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,16 @@ from moto.s3.exceptions import S3ClientError
 from moto.s3.models import S3Backend
 from PIL import Image
 
-from celebvision import cli, ray_session
+from celebvision import cli, job, ray_session
 from celebvision.batch import inventory, run
+from celebvision.batch.fetch import Failure
+from celebvision.batch.pipeline import ClassifyShards, _refuse_if_storage_is_at_fault
+from celebvision.batch.pipeline import Outcome as Answer
 from celebvision.celeba.drawn import draw_face, messy_bucket
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed, Outcome
 from celebvision.models import complete_arguments, create
-from celebvision.registry import Damaged, ModelVersion, promote, publish
+from celebvision.registry import Damaged, ModelVersion, load_state, promote, publish
 from celebvision.storage import Store, open_store, read_table
 from celebvision.storage.client import client
 
@@ -170,6 +174,7 @@ def command(words: list[str]) -> tuple[int, str, str]:
     stdout, stderr = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(stdout), redirect_stderr(stderr):
         patch.setattr(ray, "shutdown", lambda: None)
+        patch.setattr(job, "LINE_INTERVAL_S", 0)
         status = cli.main(words)
     return status, stdout.getvalue(), stderr.getvalue()
 
@@ -205,7 +210,7 @@ def test_every_result_has_a_label_and_how_sure_it_is(labelled: Labelled) -> None
 def test_the_command_tells_people_how_far_it_is_and_programs_how_it_went(labelled: Labelled) -> None:
     keys = len(labelled.good) + len(BROKEN)
     assert f"classify: {keys} of {keys} images" in labelled.stderr
-    assert ", ETA 0 s 6 failed" in labelled.stderr
+    assert re.search(rf"classify: \d+ of {keys} images, [\d.]+/s, ETA \d+ s \d failed", labelled.stderr)
     (line,) = labelled.stdout.splitlines()
     told = json.loads(line)
     assert (told["keys"], told["results"], told["failures"]) == (keys, len(labelled.good), 6)
@@ -253,6 +258,20 @@ def test_an_answer_does_not_depend_on_which_pictures_share_the_batch(labelled: L
     found = {row["key"]: (row["label"], row["probability"]) for row in rows(other, "results")}
     expected = {row["key"]: (row["label"], row["probability"]) for row in one}
     assert {key: answer for key, answer in found.items() if not key.startswith("labels/")} == expected
+
+
+@pytest.mark.usefixtures("on_ray")
+def test_the_network_sees_batches_of_one_size_however_few_the_pictures(
+    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # this is not the worker's own process
+    here = str(tmp_path)
+    settings = ClassifySettings(input=here, output=here, model="cnn", registry=house.registry, batch_size=5)
+    weights = ray.put(load_state(house.registry, house.first))
+    worker = ClassifyShards(settings, run._new_run(settings, house.first, "words"), house.first, weights)
+    worker.classifier.probabilities = lambda images: torch.full((len(images), 1), len(images))  # type: ignore
+    pictures = [np.zeros((109, 89, 3), np.uint8)] * 3
+    assert worker._infer(pictures).tolist() == [[5], [5], [5]]
 
 
 # Runs that are started again.
@@ -330,6 +349,32 @@ def test_a_run_that_storage_failed_goes_on_with_its_own_model_and_without_doing_
     assert {row["model_version"] for row in results} == {house.second.version}
     promote(house.registry, "cnn", house.first.version)
     assert run.classify(settings) == outcome  # and back: that is all done
+
+
+@pytest.mark.parametrize(
+    ("denied", "lost", "deleted", "of", "is_at_fault"),
+    [
+        (20, 0, 0, 20, True),
+        (19, 0, 0, 20, False),
+        (19, 0, 1, 20, False),
+        (1, 0, 0, 1, False),
+        (2, 0, 0, 2, True),
+        (1, 1, 0, 2, True),
+        (0, 3, 0, 20, False),
+        (0, 4, 0, 20, True),
+        (0, 20, 0, 200, False),
+        (0, 21, 0, 200, True),
+        (0, 0, 20, 20, False),
+    ],
+)
+def test_a_shard_fails_for_the_storage_not_for_a_picture_or_two(
+    denied: int, lost: int, deleted: int, of: int, is_at_fault: bool
+) -> None:
+    kinds = ["Denied"] * denied + ["Unreachable", "Throttled"] * (lost // 2) + ["Unreachable"] * (lost % 2)
+    failures = [Failure("fetch", kind, "the reason") for kind in [*kinds, *["NotFound"] * deleted]]
+    outcomes: list[Answer] = [*failures, *[np.zeros(1, np.float32)] * (of - len(failures))]
+    with pytest.raises(JobFailed, match="the reason") if is_at_fault else nullcontext():
+        _refuse_if_storage_is_at_fault(outcomes, of=of)
 
 
 @pytest.mark.usefixtures("on_ray")
@@ -426,12 +471,15 @@ def test_a_run_whose_driver_was_killed_is_continued_and_nothing_is_done_twice(
     mark = uuid.uuid4().hex
     environment = os.environ | {"CELEBVISION_TEST_MARK": mark}
 
-    killed = subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, start_new_session=True)
+    killed = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
     try:
-        wait_until(lambda: len(list(output.glob("runs/*/parts/*.parquet"))) >= 2, timeout_s=120)
+        wait_until(lambda: len(list(output.glob("runs/*/parts/*.parquet"))) >= 2, timeout_s=200)
     finally:
         killed.send_signal(signal.SIGKILL)
-        killed.communicate()
+        killed.wait()
+        for process in processes_with(mark):  # without their driver most of Ray's end by themselves, but not all
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
     wait_until(lambda: not processes_with(mark))
     before = {part: part.stat().st_mtime_ns for part in output.glob("runs/*/parts/*.parquet")}
     assert 2 <= len(before) < 25, "the kill came too late to show anything"

@@ -134,6 +134,16 @@ def test_the_same_words_again_train_nothing(shards: str, tmp_path: Path) -> None
     assert len(registry.versions(str(tmp_path), "cnn")) == 1
 
 
+def test_it_stops_when_nothing_gets_better_and_learns_several_attributes_at_once(shards: str, tmp_path: Path) -> None:
+    phases = [Phase(epochs=9, learning_rate=1e-12)]  # so small that no epoch is better than the first
+    more = {"phases": phases, "patience": 2, "targets": ["all"], "workers": 1}
+    outcome = train(words(shards, str(tmp_path), **more))
+    assert history(outcome.summary["run"])["epoch"].tolist() == [0, 1, 2]
+    model = registry.resolve(str(tmp_path), "cnn")
+    assert len(model.targets) == len(model.classes) == 40
+    assert model.metrics["epoch"] == 0
+
+
 def test_a_second_model_waits_until_it_is_promoted(shards: str, tmp_path: Path) -> None:
     once = {"phases": [Phase(epochs=1, learning_rate=2e-3)], "workers": 1}
     first = train(words(shards, str(tmp_path), **once)).summary["model"]
