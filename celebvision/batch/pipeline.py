@@ -30,7 +30,7 @@ from celebvision.storage import Denied, Throttled, Unreachable, open_bucket, ope
 LOST = {Unreachable.__name__, Throttled.__name__}  # errors of storage that outlast every retry
 KEPT = {Denied.__name__}
 FEW = 3  # pictures of a shard that may be lost, however small it is
-Outcome = NDArray[np.float32] | Failure  # a key's probabilities, float32 T, or why it has none
+Answer = NDArray[np.float32] | Failure  # a key's probabilities, float32 T, or why it has none
 
 FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 
@@ -70,8 +70,8 @@ class ClassifyShards:
         counts.update(results=len(outcomes) - len(failures), failures=len(failures))
         return counts
 
-    def _outcomes(self, keys: list[Key]) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def _outcomes(self, keys: list[Key]) -> list[Answer]:
+        outcomes: list[Answer] = []
         with closing(self.fetcher.pixels(keys)) as pixels:
             while batch := list(islice(pixels, self.settings.batch_size)):
                 pictures = [picture for picture in batch if not isinstance(picture, Failure)]
@@ -87,7 +87,7 @@ class ClassifyShards:
         probabilities: NDArray[np.float32] = self.classifier.probabilities(torch.from_numpy(filled)).numpy()
         return probabilities[: len(pictures)]
 
-    def _table(self, keys: list[Key], outcomes: list[Outcome]) -> pa.Table:
+    def _table(self, keys: list[Key], outcomes: list[Answer]) -> pa.Table:
         """One row a key, in the inventory's order: the result's columns or the failure's are null."""
         columns: dict[str, Any] = {"key": [key.key for key in keys], "etag": [key.etag for key in keys]}
         for index, target in enumerate(self.model.targets):
@@ -109,7 +109,7 @@ class ClassifyShards:
         return pa.table(columns)
 
 
-def _refuse_if_storage_is_at_fault(outcomes: list[Outcome], of: int) -> None:
+def _refuse_if_storage_is_at_fault(outcomes: list[Answer], of: int) -> None:
     """Raise `JobFailed` if these outcomes, of a shard of `of` keys, say more about the storage than about its pictures.
 
     A picture or two may be lost in storage, or kept from us. Where storage fails for a tenth of a shard, after every

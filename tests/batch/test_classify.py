@@ -26,8 +26,7 @@ from PIL import Image
 from celebvision import cli, job, ray_session
 from celebvision.batch import inventory, run
 from celebvision.batch.fetch import Failure
-from celebvision.batch.pipeline import ClassifyShards, _refuse_if_storage_is_at_fault
-from celebvision.batch.pipeline import Outcome as Answer
+from celebvision.batch.pipeline import Answer, ClassifyShards, _refuse_if_storage_is_at_fault
 from celebvision.celeba.drawn import draw_face, messy_bucket
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed, Outcome
