@@ -6,25 +6,30 @@ import json
 from functools import partial
 from typing import Any, cast
 
+import numpy as np
+import pyarrow.parquet as pq
 import ray
 import safetensors.torch
 import torch
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from celebvision import registry
+from celebvision import images, registry
 from celebvision.celeba.schema import ATTRIBUTES
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
 from celebvision.config import TrainSettings
 from celebvision.job import JobFailed, Outcome, code_version, digest
 from celebvision.models import complete_arguments
+from celebvision.models.classifier import Classifier
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import board, clear_errors
+from celebvision.sheet import contact_sheet
 from celebvision.storage import NotFound, arrow_filesystem, join, open_store
 from celebvision.training.classification import Classification, network
 from celebvision.training.loop import SCORE, WEIGHTS, Work, train_epochs
 
 PUBLISHED = "published.json"
+SAMPLES = 40  # pictures that a version shows
 READ_CPUS = 0.25  # of a task that decodes, so that tasks fit beside the workers on a two-core machine
 WORKERS_SHARE = 0.5  # of the CPUs reserved by workers where there is no GPU; threads are not bound by it
 
@@ -63,7 +68,7 @@ def train(settings: TrainSettings) -> Outcome:
             code_version=code_version(),
             seed=settings.seed,
             card=_card(settings, data, targets, metrics),
-            samples={},
+            samples={"validation.png": _samples(settings, data, targets, weights)},
         )
         published = {"version": model.version, **metrics}
         open_store(run).put(PUBLISHED, json.dumps(published).encode())
@@ -160,6 +165,25 @@ def _work(config: dict[str, Any]) -> None:
         torch.set_num_threads(max(1, int(ray.cluster_resources().get("CPU", 1)) // context.get_local_world_size()))
     task = Classification(work.settings, config["targets"], device, partial(prepare_model, move_to_device=False))
     train_epochs(task, work, device)
+
+
+def _samples(
+    settings: TrainSettings, data: DataSet, targets: tuple[str, ...], weights: dict[str, torch.Tensor]
+) -> bytes:
+    """A PNG of some validation pictures with the first target's label, and `wrong` where it is."""
+    made = network(settings.model_copy(update={"weights": None}), targets)
+    made.load_state_dict(weights)
+    classifier, target = Classifier(made, targets), targets[0]
+    group = row_groups(data, "valid")[0]
+    with open_store(settings.data).open(group.path) as stream:
+        rows = pq.ParquetFile(stream).read_row_group(group.number, ["image", target]).slice(0, SAMPLES).to_pylist()
+    size = classifier.preprocessing
+    pixels = torch.from_numpy(np.stack([images.decode(row["image"], size.height, size.width) for row in rows]))
+    tiles = []
+    for row, answer in zip(rows, classifier.probabilities(pixels)[:, 0].tolist(), strict=True):
+        wrong = "" if (answer > 0.5) == row[target] else ", wrong"
+        tiles.append((row["image"], f"{_classes(target)[answer > 0.5]} {max(answer, 1 - answer):.2f}{wrong}"))
+    return contact_sheet(tiles)
 
 
 def _card(settings: TrainSettings, data: DataSet, targets: tuple[str, ...], metrics: dict[str, float]) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from celebvision import registry
 from celebvision.celeba.drawn import write_dataset
@@ -116,6 +117,8 @@ def test_it_publishes_a_version_that_becomes_production(shards: str, bucket: str
     assert model.arguments["width"] == 8
     assert "dropout" in model.arguments, "what was left to its default must be kept too: defaults change"
     registry.assemble(model, registry.load_state(bucket, model))
+    sheet = open_store(bucket).get(f"cnn/{model.version}/samples/validation.png")
+    assert Image.open(io.BytesIO(sheet)).height > 0
     rows = history(outcome.summary["run"])
     assert rows["epoch"].tolist() == [0, 1]
     assert {"loss", "valid_loss", "valid_accuracy", "images_per_s", "wait_share"} <= set(rows.columns)
