@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 MIB = 2**20
@@ -139,23 +139,58 @@ class EvaluateSettings(Settings):
     batch_size: int = Field(128, ge=1, description="images a step")
 
 
-class ClassifySettings(Settings):
-    """Label every picture of a bucket: each once, the broken ones listed with the reason."""
+class BatchSettings(Settings):
+    """What all jobs over a bucket have in common."""
 
-    input: URI = Field(description="bucket of photos")
+    input: URI = Field(description="bucket of photos, or Parquet shards with an image column")
     output: URI = Field(description="where runs, results and failures go")
     model: str = Field(description="NAME (its production version) or NAME@VERSION")
     registry: URI = Field(description="where the model lives")
-    batch_size: int = Field(64, ge=1, description="images a forward pass")
-    shard_keys: int = Field(1000, ge=1, le=5000, description="keys a worker finishes at a time")
+    input_manifest: URI | None = Field(
+        None,
+        description="take these keys instead of listing: Parquet or CSV with a column key, or S3 Inventory's manifest",
+    )
     suffixes: list[str] = Field(
         [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"],
         description="endings of the keys to take, in any case; empty: every key",
     )
+    glob: str | None = Field(None, description="pattern of the whole key, such as 2024/*/IMG_*.jpg; none: every key")
+    min_size_bytes: int | None = Field(None, ge=0, description="leave out smaller objects")
+    max_size_bytes: int | None = Field(None, ge=0, description="leave out larger objects")
+    modified_since: AwareDatetime | None = Field(None, description="leave out older objects: 2026-01-31T00:00:00Z")
+    modified_before: AwareDatetime | None = Field(None, description="leave out objects of that time or newer")
+    retry: Literal["failures"] | None = Field(None, description="failures: do those of the earlier runs again")
+    batch_size: int = Field(64, ge=1, description="images a forward pass")
+    shard_keys: int = Field(1000, ge=1, le=5000, description="keys a worker finishes at a time")
     max_pixels: int = Field(64_000_000, ge=1, description="a larger picture is a failure, not a risk")
     max_bytes: int = Field(64 * MIB, ge=1, description="a larger object is a failure, not a risk")
     fetch_threads: int = Field(16, ge=1, le=256, description="concurrent requests a worker")
+    min_actors: int = Field(1, ge=1, description="networks that are loaded at least")
+    max_actors: int | None = Field(None, ge=1, description="and at most; none: one for each GPU, or CPU without GPUs")
+    split_stages: bool | None = Field(
+        None, description="fetch and decode in workers of their own, on any node; none: where there are GPUs to feed"
+    )
+    stall_timeout_s: float = Field(600.0, gt=0, description="end the run when nothing moves for so long")
     max_failures: int | None = Field(None, ge=0, description="exit status 3 above this many; none: any number is fine")
+
+
+class ClassifySettings(BatchSettings):
+    """Label every picture of a bucket: each once, the broken ones listed with the reason."""
+
+
+class PlanSettings(BatchSettings):
+    """What `classify` with the same words would do: keys, bytes, time and cost. Writes nothing."""
+
+    sample: int = Field(200, ge=1, le=100_000, description="pictures that the forecast is measured on")
+    node_type: str | None = Field(None, description="of the price table; none: no cost")
+    nodes: int = Field(1, ge=1, description="nodes of that type")
+    prices: Path | None = Field(None, description="YAML of node types with usd_per_hour; none: the one that we carry")
+
+
+class RunsSettings(Settings):
+    """What ran on an output, and how it stands."""
+
+    output: URI = Field(description="output of `classify`")
 
 
 class PromoteSettings(Settings):
