@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -101,6 +102,13 @@ def digest(words: BaseModel | dict[str, Any]) -> str:
     """Eight hex digits that stand for these settings: the same words give the same digest."""
     content = words.model_dump(mode="json") if isinstance(words, BaseModel) else words
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def age_s() -> float:
+    """Seconds since this process began, interpreter and imports included."""
+    fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    ticks = os.sysconf(os.sysconf_names["SC_CLK_TCK"])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / ticks
 
 
 @cache

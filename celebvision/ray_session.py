@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,16 +19,19 @@ if "RAY_ADDRESS" not in os.environ:
 import ray
 from ray.data import DataContext
 from ray.data.exceptions import SystemException
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from celebvision.job import JobFailed, Progress, progress
 from celebvision.storage import StorageError
 
 POLL_S = 0.5
+PULSE_S = 1.0
 
 
 def start(num_cpus: int | None = None) -> None:
     """Join the cluster that `RAY_ADDRESS` names, else start one on this machine that ends with this process."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that outlives the session must not start another
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     # A cluster of our own makes its own token; that it did is nothing to act on.
     logging.getLogger("ray._private.authentication.authentication_token_setup").setLevel(logging.ERROR)
@@ -80,9 +85,11 @@ class _Tally:
     def __init__(self) -> None:
         self.done, self.words = 0.0, ""
         self.total: float | None = None
+        self.busy: dict[str, str] = {}
 
-    def add(self, count: float) -> None:
+    def add(self, count: float, who: str = "", words: str = "") -> None:
         self.done += count
+        self.busy[who] = words
 
     def set(self, done: float, words: str, total: float | None) -> None:
         self.done, self.words, self.total = done, words, total
@@ -90,25 +97,75 @@ class _Tally:
     def read(self) -> tuple[float, str, float | None]:
         return self.done, self.words, self.total
 
+    def said(self) -> dict[str, str]:
+        return self.busy
+
 
 class Board:
-    """Where remote workers write how far they are; nobody waits for the ink to dry."""
+    """Where remote workers write how far they are; nobody waits for the ink to dry. It lives where the driver does."""
 
     def __init__(self) -> None:
-        self.tally: Any = _Tally.remote()  # type: ignore[attr-defined]
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self.tally: Any = _Tally.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
-    def add(self, count: float) -> None:
-        self.tally.add.remote(count)
+    def add(self, count: float, who: str = "", words: str = "") -> None:
+        self.tally.add.remote(count, who, words)
 
     def set(self, done: float, words: str, total: float | None) -> None:
         self.tally.set.remote(done, words, total)
+
+    def done(self) -> float:
+        return float(ray.get(self.tally.read.remote())[0])
+
+    def said(self) -> dict[str, str]:
+        """What each worker was last heard to do."""
+        said: dict[str, str] = ray.get(self.tally.said.remote())
+        return said
+
+    def __enter__(self) -> Board:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        ray.kill(self.tally)
+
+
+class Pulse:
+    """In a worker: tells the board every second what it does, for how long, and how many things it has done since."""
+
+    def __init__(self, board: Board, who: str) -> None:
+        self.board, self.who = board, f"{who} {os.getpid()} on {platform.node()}"
+        self.done = self.told = 0
+        self("starts")
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
+
+    def __call__(self, words: str, done: int = 0) -> None:
+        self.words, self.since = words, time.monotonic()
+        self.done += done
+
+    def __enter__(self) -> Pulse:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self("is idle")
+        self.ended.set()
+        self.thread.join()
+
+    def _beat(self) -> None:
+        last = False
+        while not last:
+            last = self.ended.wait(PULSE_S)
+            new = self.done - self.told
+            self.told += new
+            self.board.add(new, self.who, f"{self.words} (for {time.monotonic() - self.since:.0f} s)")
 
 
 @contextmanager
 def board(title: str, total: float | None, unit: str) -> Iterator[Board]:
     """A board that is shown as progress on this process's stderr until the block ends."""
-    shared, ended = Board(), threading.Event()
-    with progress(title, total, unit) as show:
+    ended = threading.Event()
+    with Board() as shared, progress(title, total, unit) as show:
         reader = threading.Thread(target=_show_until, args=(ended, shared, show, total), daemon=True)
         reader.start()
         try:
@@ -116,7 +173,6 @@ def board(title: str, total: float | None, unit: str) -> Iterator[Board]:
         finally:
             ended.set()
             reader.join()
-            ray.kill(shared.tally)
 
 
 def _show_until(ended: threading.Event, shared: Board, show: Progress, total: float | None) -> None:

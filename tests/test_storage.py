@@ -8,8 +8,8 @@ import threading
 import traceback
 import zipfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -27,11 +27,11 @@ from celebvision.storage import (
     arrow_filesystem,
     client,
     join,
-    listing,
     open_bucket,
     open_store,
     s3,
 )
+from celebvision.storage.local import HIDDEN
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -265,88 +265,6 @@ def test_a_missing_bucket_is_named(s3_endpoint: str) -> None:
     for use in (lambda store: store.get("key"), lambda store: list(store.list()), lambda store: store.put("key", b"")):
         with pytest.raises(NotFound, match=r"s3://no-such-bucket.*bucket does not exist"):
             use(open_store("s3://no-such-bucket"))
-
-
-@pytest.mark.parametrize("few_folders", [0, 2, 20])
-def test_pages_and_folders_join_to_one_ordered_list(
-    bucket: str, few_folders: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(s3, "PAGE_KEYS", 7)
-    monkeypatch.setattr(listing, "FEW_FOLDERS", few_folders)
-    monkeypatch.setattr(listing, "AHEAD_PAGES", 5)
-    draw = random.Random(0)
-    names = sorted({"/".join(draw.choices("ab!-.0é", k=draw.randint(1, 4))) for _ in range(150)})
-    store = open_store(bucket)
-    with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda name: store.put(name, b""), names))
-    assert keys(store) == names
-    for prefix in ("a", "a/", "b/!", "zz"):
-        assert keys(store, prefix) == [name for name in names if name.startswith(prefix)]
-
-
-class Bucket:
-    """Answers `listing` as S3 does, from `names`, and keeps what it was asked."""
-
-    def __init__(self, names: list[str], page_keys: int = 10) -> None:
-        self.names, self.page_keys, self.asked = sorted(names), page_keys, list[listing.Ask]()
-
-    def __call__(self, ask: listing.Ask) -> dict[str, Any]:
-        self.asked.append(ask)
-        behind = [name for name in self.names if name.startswith(ask.prefix) and name > (ask.token or ask.after)]
-        rolled = {name: name for name in behind}
-        if ask.by_folder:
-            for name in behind:
-                inside, slash, _ = name[len(ask.prefix) :].partition("/")
-                rolled[name] = ask.prefix + inside + slash
-        found = sorted({what for what in rolled.values() if what > ask.token})
-        page = found[: self.page_keys]
-        answer: dict[str, Any] = {
-            "Contents": [{"Key": name} for name in page if name in self.names and rolled.get(name) == name],
-            "CommonPrefixes": [{"Prefix": what} for what in page if what.endswith("/") and what != ask.prefix],
-        }
-        return answer | ({"NextContinuationToken": page[-1]} if len(found) > len(page) else {})
-
-
-def test_folders_are_listed_at_the_same_time() -> None:
-    both_asked = threading.Barrier(2, timeout=30)
-    bucket = Bucket([f"{folder}/{number:02}" for folder in "abc" for number in range(50)])
-
-    def fetch(ask: listing.Ask) -> dict[str, Any]:
-        if ask == listing.Ask("b/") or ask == listing.Ask("c/"):
-            both_asked.wait()  # breaks if they come one after the other
-        return bucket(ask)
-
-    assert [entry["Key"] for entry in listing.in_order("", fetch)] == bucket.names
-    assert {listing.Ask("b/"), listing.Ask("c/")} <= set(bucket.asked)
-
-
-def test_a_service_that_ignores_where_to_start_repeats_no_key() -> None:
-    bucket = Bucket(["1", "2", *(f"{folder}/{number:02}" for folder in "ab" for number in range(30)), "b0", "c"], 7)
-    stream = listing.in_order("", lambda ask: bucket(replace(ask, after="")))
-    assert [entry["Key"] for entry in stream] == bucket.names
-
-
-def test_only_so_much_is_fetched_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    bucket = Bucket([f"{folder:02}/{number:02}" for folder in range(40) for number in range(50)], page_keys=10)
-    monkeypatch.setattr(listing, "AHEAD_PAGES", 6)
-    monkeypatch.setattr(listing, "THREADS", 3)
-
-    def at_once(ask: listing.Ask) -> Future[listing.Line]:
-        answer: Future[listing.Line] = Future()
-        answer.set_result(listing._answer(ask, bucket))
-        return answer
-
-    line: listing.Line = [listing.Ask("")]
-    for _ in range(100):
-        listing._look_ahead(line, at_once)
-    assert 6 <= len(bucket.asked) <= 6 + 3 + 2
-    assert [entry["Key"] for entry in listing.in_order("", bucket)] == bucket.names
-
-
-def test_many_small_folders_do_not_cost_a_request_each() -> None:
-    bucket = Bucket([f"{folder:03}/{number}" for folder in range(500) for number in range(2)], page_keys=100)
-    assert len(list(listing.in_order("", bucket))) == 1000
-    assert len(bucket.asked) == 10
 
 
 def test_threads_that_start_together_share_one_client(s3_endpoint: str) -> None:
@@ -739,3 +657,14 @@ def test_a_plain_conflict_is_not_looked_into(faulty: FaultyS3, put: Put) -> None
 def test_two_conditional_puts_that_met_are_sent_again(faulty: FaultyS3) -> None:
     faulty.answers = [Answer(409, "ConditionalRequestConflict"), Answer()]
     assert open_store(FAR).create("key", b"ours") == "abc"
+
+
+def test_what_a_killed_writer_left_is_swept_up_and_nothing_else(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    store.put("run/parts/a", b"a")
+    store.put("other/b", b"b")
+    for folder in ("run/parts", "run", "other"):
+        (tmp_path / folder / f"{HIDDEN}torn").write_bytes(b"to")
+    store.sweep("run")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [f"other/{HIDDEN}torn", "other/b", "run/parts/a"]

@@ -35,6 +35,7 @@ class Run:
     updated: str = ""
     seconds: float = 0.0  # of work, over all times it was started
     error: str = ""
+    retry: str | None = None  # failures: those of the runs before are done again
     format: int = FORMAT
 
     @property

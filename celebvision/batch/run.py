@@ -6,6 +6,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.data import ActorPoolStrategy
@@ -13,18 +15,29 @@ from torch import Tensor
 
 from celebvision import registry
 from celebvision.batch.inventory import write_inventory
-from celebvision.batch.pipeline import ClassifyShards, numbers_of
+from celebvision.batch.lease import lease
+from celebvision.batch.pipeline import ClassifyShards, DecodeShards, numbers_of
 from celebvision.batch.record import Run, delete_run, find_runs, new_run_id, now
 from celebvision.batch.sink import delete_parts, finish, finished_shards
-from celebvision.config import ClassifySettings
+from celebvision.batch.watch import watch
+from celebvision.config import BatchSettings, ClassifySettings
 from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
-from celebvision.ray_session import clear_errors, root_cause
+from celebvision.models.preprocessing import Preprocessing
+from celebvision.ray_session import Board, clear_errors, root_cause
 from celebvision.registry import ModelVersion
 from celebvision.storage import Store, join, open_store
 
 ACTOR_CPUS = 0.45  # an actor computes on one core and takes less of Ray's count, so that reads and writes find room
+DECODE_CPUS = 0.5  # of a decoding task beside actors on CPUs; beside GPUs it takes a whole one
 SAVE_INTERVAL_S = 5.0  # between updates of run.json
-WORDS = {"input", "output", "model", "registry", "suffixes", "max_pixels", "max_bytes"}  # what makes a run another run
+# What makes a run another run.
+WORDS = {"input", "output", "model", "registry", "input_manifest", "suffixes", "glob", "min_size_bytes"} | {
+    "max_size_bytes",
+    "modified_since",
+    "modified_before",
+    "max_pixels",
+    "max_bytes",
+}
 
 
 def classify(settings: ClassifySettings) -> Outcome:
@@ -34,28 +47,91 @@ def classify(settings: ClassifySettings) -> Outcome:
         JobFailed, StorageError, RegistryError: with what to do; the same command continues the run.
     """
     output = open_store(settings.output)
-    words = digest({"verb": "classify", **settings.model_dump(mode="json", include=WORDS)})
+    with lease(output) as check:
+        return _classify(settings, output, check)
+
+
+def _classify(settings: ClassifySettings, output: Store, check: Callable[[], None]) -> Outcome:
+    words = words_of(settings)
     runs = find_runs(output, words)
-    run = next((run for run in reversed(runs) if run.state != "done"), None)
+    run = _unfinished(runs, settings.retry)
     wanted = settings.model if run is None else f"{run.model['name']}@{run.model['version']}"
     model = registry.resolve(settings.registry, wanted)
     weights = registry.load_state(settings.registry, model)
     registry.assemble(model, weights)  # what is damaged or does not fit is told before anything is listed
-    earlier = [run for run in runs if run.state == "done" and run.model["version"] == model.version]
-    run = run or _new_run(settings, model, words)
+    earlier = done_with(model, runs)
+    if settings.retry and not earlier:
+        raise JobFailed(f"retry: no run of {model.name}@{model.version} with these words is done in {settings.output}")
+    run = run or new_run(settings, model, words)
     if run.state == "listing" and not _list(settings, output, run, earlier):
         delete_parts(output, earlier[-1])
-        console.print("nothing new in the input since the last run", markup=False)
+        nothing = "no failure to retry" if settings.retry else "nothing new in the input since the last run"
+        console.print(nothing, markup=False)
         return _outcome(settings, earlier[-1])
-    with _recorded(run, output) as save:
+    with _recorded(run, output) as write:
+
+        def save() -> None:
+            check()
+            write()
+
         _work(settings, output, run, model, weights, save)
+        check()
         run.counts = finish(output, run)
+        check()
         run.state = "done"
     delete_parts(output, run)
     return _outcome(settings, run)
 
 
-def _new_run(settings: ClassifySettings, model: ModelVersion, words: str) -> Run:
+def words_of(settings: BatchSettings) -> str:
+    """What tells the runs of these words from those of others."""
+    return digest({"verb": "classify", **settings.model_dump(mode="json", include=WORDS)})
+
+
+def done_with(model: ModelVersion, runs: list[Run]) -> list[Run]:
+    """Runs whose answers stand as long as the model is this one."""
+    return [run for run in runs if run.state == "done" and run.model["version"] == model.version]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How the work is laid out on the cluster.
+
+    One stage saves the copies between processes, and is the faster where one kind of node does all. Where GPUs are to
+    be fed, decoding has its own, and Ray Data gives each as many nodes as keep the other busy.
+    """
+
+    apart: bool
+    actors: int
+    actor_cpus: float
+    actor_gpus: int
+    decoders: int
+    decoder_cpus: float
+
+    @classmethod
+    def of(cls, settings: BatchSettings, shards: int) -> Spread:
+        gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+        apart = bool(gpus) if settings.split_stages is None else settings.split_stages
+        most = min(settings.max_actors or gpus or (cpus // 2 if apart else cpus) or 1, shards)
+        actor_cpus, decoder_cpus = (1.0, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
+        decoders = max(1, int((cpus - most * actor_cpus) / decoder_cpus)) if apart else 0
+        return cls(apart, most, actor_cpus, 1 if gpus else 0, decoders, decoder_cpus)
+
+
+def _unfinished(runs: list[Run], retry: str | None) -> Run | None:
+    """The run that these words continue.
+
+    Raises:
+        JobFailed: there are failures to be retried only when what they are of is done.
+    """
+    left = [run for run in runs if run.state != "done"]
+    if retry and (first := next((run for run in left if not run.retry), None)):
+        raise JobFailed(f"retry: run {first.run_id} is not done; the same command without --retry continues it")
+    return next((run for run in reversed(left) if run.retry == retry), None)
+
+
+def new_run(settings: BatchSettings, model: ModelVersion, words: str) -> Run:
+    """A record for a job that begins now."""
     return Run(
         run_id=new_run_id(words),
         verb="classify",
@@ -64,6 +140,7 @@ def _new_run(settings: ClassifySettings, model: ModelVersion, words: str) -> Run
         config={},
         model={"name": model.name, "version": model.version, "weights_sha256": model.weights_sha256},
         code_version=code_version(),
+        retry=settings.retry,
     )
 
 
@@ -123,27 +200,53 @@ def _work(
     left = [number for number in range(run.inventory["shards"]) if number not in finished]
     if not left:
         return
-    gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-    labelled = ray.data.from_items([{"shard": number} for number in left], override_num_blocks=len(left)).map_batches(
-        ClassifyShards,
-        fn_constructor_args=(settings, run, model, ray.put(weights)),
-        batch_size=1,
-        compute=ActorPoolStrategy(size=min(gpus or max(cpus, 1), len(left))),
-        num_cpus=1 if gpus else ACTOR_CPUS,
-        num_gpus=1 if gpus else None,
-    )
     shard_keys = run.config["shard_keys"]  # in each shard but the last
     keys_left = sum(min(shard_keys, run.inventory["keys"] - number * shard_keys) for number in left)
-    counts: Counter[str] = Counter()
-    saved = time.monotonic()
-    with clear_errors(), progress("classify", keys_left, "images") as show:
-        for done, row in enumerate(labelled.iter_rows(), start=1):
-            counts += numbers_of(row)
-            run.counts = {**counts, "shards": len(finished) + done}
-            show(counts["results"] + counts["failures"], f"{counts['failures']} failed")
-            if time.monotonic() - saved > SAVE_INTERVAL_S:
-                save()
-                saved = time.monotonic()
+    counts: Counter[str] = Counter(shards=len(finished))
+    shown, saved = 0.0, time.monotonic()
+
+    def count(row: dict[str, Any]) -> None:
+        counts.update(numbers_of(row) + Counter(shards=1))
+        run.counts = dict(counts)
+        tell(0.0)
+
+    def tell(done: float) -> None:
+        nonlocal shown, saved
+        # The board is ahead of the rows, and counts twice what a lost worker had done.
+        shown = max(shown, counts["results"] + counts["failures"], min(done, keys_left - 1))
+        show(shown, f"{counts['failures']} failed")
+        if time.monotonic() - saved > SAVE_INTERVAL_S:
+            saved = time.monotonic()
+            save()
+
+    with clear_errors(), progress("classify", keys_left, "images") as show, Board() as board:
+        labelled = _pipeline(settings, run, model, ray.put(weights), left, board)
+        watch(labelled, board, settings.stall_timeout_s, count, tell)
+
+
+def _pipeline(
+    settings: ClassifySettings, run: Run, model: ModelVersion, weights: ray.ObjectRef, left: list[int], board: Board
+) -> ray.data.Dataset:
+    """The shards that are left, each on its way to its part."""
+    spread = Spread.of(settings, len(left))
+    shards = ray.data.from_items([{"shard": number} for number in left], override_num_blocks=len(left))
+    if spread.apart:
+        shards = shards.map_batches(
+            DecodeShards(settings, run, Preprocessing.from_json(model.preprocessing), board),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=spread.decoder_cpus,
+        )
+    least = min(settings.min_actors, spread.actors)
+    return shards.map_batches(
+        ClassifyShards,
+        fn_constructor_args=(settings, run, model, weights, board),
+        batch_size=1,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(min_size=least, max_size=spread.actors, initial_size=spread.actors),
+        num_cpus=spread.actor_cpus,
+        num_gpus=spread.actor_gpus or None,
+    )
 
 
 def _outcome(settings: ClassifySettings, run: Run) -> Outcome:

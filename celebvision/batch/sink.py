@@ -58,6 +58,8 @@ def delete_parts(output: Store, run: Run) -> None:
     """Remove what a finished run does not need any more."""
     for stat in list(output.list(f"{run.folder}/parts/")):
         output.delete(stat.key)
+    for folder in (run.folder, f"results/run={run.run_id}", f"failures/run={run.run_id}"):
+        output.sweep(folder)
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class _Merge:
     output: str
     run: Run
 
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> dict[str, list[Any]]:
+    def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
         return rows_of([self._merge(*map(int, span)) for span in zip(*batch.values(), strict=True)])
 
     def _merge(self, file: int, first: int, last: int) -> Counter[str]:

@@ -9,11 +9,22 @@ from celebvision.storage.arrow import arrow_filesystem
 from celebvision.storage.local import LocalStore
 from celebvision.storage.parquet import read_table, write_table
 from celebvision.storage.s3 import S3Store
-from celebvision.storage.store import Conflict, Denied, NotFound, Stat, StorageError, Store, Throttled, Unreachable
+from celebvision.storage.store import (
+    Conflict,
+    Denied,
+    Expired,
+    NotFound,
+    Stat,
+    StorageError,
+    Store,
+    Throttled,
+    Unreachable,
+)
 
 __all__ = [
     "Conflict",
     "Denied",
+    "Expired",
     "NotFound",
     "Stat",
     "StorageError",

@@ -18,12 +18,12 @@ from botocore.exceptions import ConnectionError as BotoConnectionError
 from botocore.parsers import ResponseParserError
 from s3transfer.exceptions import RetriesExceededError
 
-from celebvision.storage.store import Conflict, Denied, NotFound, StorageError, Throttled, Unreachable
+from celebvision.storage.store import Conflict, Denied, Expired, NotFound, StorageError, Throttled, Unreachable
 
 ATTEMPTS = 10  # of one operation before it is given up; they wait about 45 s in all
 LONGEST_WAIT_S = 20.0
 CONNECT_TIMEOUT_S = 10
-READ_TIMEOUT_S = 60
+READ_TIMEOUT_S = 20  # without a byte
 CONNECTIONS = 64
 
 log = logging.getLogger(__name__)
@@ -34,11 +34,11 @@ class _Undecided(Conflict):
     """Two conditional puts met and neither was done; AWS wants it sent again."""
 
 
-_EXPIRED = Denied, "the credentials have expired: refresh them (a new session token, or `aws sso login`), start again"
+_EXPIRED = Expired, "the credentials have expired: refresh them (a new session token, or `aws sso login`), start again"
 _NO_ACCESS = Denied, "access is refused: check the credentials and what they are allowed to do here"
-_SLOWER = Throttled, "storage asks for fewer requests, and still did after every retry: use fewer workers, or wait"
+_SLOWER = Throttled, "storage asks for fewer requests: where it keeps on, use fewer workers, or wait"
 _RACED = Conflict, "somebody else wrote this key first"
-_FAILS = Unreachable, "storage fails, and still did after every retry: ask who runs it"
+_FAILS = Unreachable, "storage fails: where it keeps on, ask who runs it"
 _REFUSES = StorageError, "storage refuses the request"
 _ANSWERS: dict[str, tuple[type[StorageError], str]] = {
     "NoSuchBucket": (NotFound, "the bucket does not exist: check its name, AWS_ENDPOINT_URL and AWS_DEFAULT_REGION"),

@@ -115,6 +115,11 @@ class LocalStore(Store):
         with local_errors(path := self._path(key)), suppress(IsADirectoryError, NotADirectoryError):
             path.unlink(missing_ok=True)
 
+    def sweep(self, prefix: str) -> None:
+        for path in self._path(prefix.rstrip("/")).rglob(f"{HIDDEN}*"):
+            with local_errors(path):
+                path.unlink(missing_ok=True)
+
     def list(self, prefix: str = "") -> Iterator[Stat]:
         """See `Store.list`. A link is listed if it leads to a file inside; linked folders are not entered."""
         return self._walk(prefix[: prefix.rfind("/") + 1], prefix)

@@ -100,27 +100,30 @@ class S3Store(Store):
     def delete(self, key: str) -> None:
         retried(self._name(key), lambda: client().delete_object(**self._target(key)))
 
+    def sweep(self, prefix: str) -> None:
+        """See `Store.sweep`. A put that was cut off leaves nothing in S3."""
+
     def list(self, prefix: str = "") -> Iterator[Stat]:
         for entry in in_order(self.root + prefix, self._page):
             if entry["Key"] != self.root:  # the marker of the folder that we stand in has no key here
                 yield _stat(entry["Key"].removeprefix(self.root), entry)
 
-    def _page(self, ask: Ask) -> Any:
-        words: dict[str, Any] = {"Bucket": self.bucket, "Prefix": ask.prefix, "MaxKeys": PAGE_KEYS}
-        if ask.by_folder:
-            words["Delimiter"] = "/"
+    def _page(self, ask: Ask, **others: str) -> dict[str, Any]:
+        words: dict[str, Any] = {"Bucket": self.bucket, "Prefix": ask.prefix, "MaxKeys": PAGE_KEYS, **others}
         if ask.token:
             words["ContinuationToken"] = ask.token
         elif ask.after:
             words["StartAfter"] = ask.after
         # boto3 itself asks for url-encoded keys and decodes them, so that keys which XML cannot hold survive
-        return retried(f"s3://{self.bucket}/{ask.prefix}", lambda: client().list_objects_v2(**words))
+        uri = f"s3://{self.bucket}/{ask.prefix}"
+        answer: dict[str, Any] = retried(uri, lambda: client().list_objects_v2(**words))
+        return answer
 
     def folders(self, prefix: str = "") -> builtins.list[str]:
         inside = self.root + as_folder(prefix)
         names, token = set[str](), ""
         while True:
-            page = self._page(Ask(inside, token=token, by_folder=True))
+            page = self._page(Ask(inside, token=token), Delimiter="/")
             names |= {item["Prefix"][len(inside) : -1] for item in page.get("CommonPrefixes", ())}
             if not (token := page.get("NextContinuationToken", "")):
                 return sorted(names - {""})

@@ -21,6 +21,10 @@ class Denied(StorageError):
     """The credentials are missing, wrong, expired or not enough."""
 
 
+class Expired(Denied):
+    """The credentials were good, and are not any more."""
+
+
 class Throttled(StorageError):
     """Storage asked for fewer requests, until the attempts were used up."""
 
@@ -91,6 +95,10 @@ class Store(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""
+
+    @abstractmethod
+    def sweep(self, prefix: str) -> None:
+        """Remove what writers that were killed have left under `prefix`, where nobody may be writing now."""
 
     @abstractmethod
     def list(self, prefix: str = "") -> Iterator[Stat]:

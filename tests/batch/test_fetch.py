@@ -2,9 +2,13 @@
 
 import io
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
@@ -166,3 +170,95 @@ def test_too_large_an_object_is_never_fetched(tmp_path: Path) -> None:
     (failure,) = fetcher(store).pixels([Key("0", MAX_BYTES + 1, "e")])
     assert isinstance(failure, Failure)
     assert store.asked == []
+
+
+# ---- rows of Parquet files ----
+
+
+def shard(store: Store, name: str, images: list[bytes | None], group: int = 10) -> list[Key]:
+    stream = io.BytesIO()
+    ids = [f"{number}#/x" for number in range(len(images))]
+    pq.write_table(pa.table({"image_id": ids, "image": pa.array(images, pa.binary())}), stream, row_group_size=group)
+    etag = store.put(name, stream.getvalue())
+    return [Key(f"{name}#{row:09}/{image_id}", 0, etag, name, row) for row, image_id in enumerate(ids)]
+
+
+def reds(count: int) -> list[bytes | None]:
+    return [picture("PNG", colour=number) for number in range(count)]
+
+
+class CountingRanges(LocalStore):
+    """Counts how often a file is opened, and what lies in memory of it."""
+
+    opened = 0
+
+    def open(self, key: str) -> BinaryIO:
+        self.opened += 1
+        return super().open(key)
+
+
+def test_pictures_of_shards_come_in_the_order_asked_for_among_others(tmp_path: Path) -> None:
+    store = CountingRanges(str(tmp_path))
+    one, two = shard(store, "a#1.parquet", reds(40)), shard(store, "b.parquet", reds(40))
+    store.put("ab.png", picture("PNG", colour=99))
+    keys = [one[3], one[17], *one[30:], Key("ab.png", 9, "e"), two[0], two[39]]
+    outcomes = [red(outcome) for outcome in fetcher(store).pixels(keys)]
+    assert outcomes == [3, 17, *range(30, 40), 99, 0, 39]
+    assert store.opened == 2
+
+
+def test_a_row_group_is_read_once_and_only_where_a_row_of_it_is_wanted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store(str(tmp_path))
+    keys = shard(store, "a.parquet", reds(40))
+    groups: list[int] = []
+    read = pq.ParquetFile.read_row_group
+    monkeypatch.setattr(
+        pq.ParquetFile, "read_row_group", lambda self, n, columns: groups.append(n) or read(self, n, columns)
+    )
+    assert len(list(fetcher(store).pixels([*keys[5:12], *keys[35:]]))) == 12
+    assert groups == [0, 1, 3]
+
+
+def test_bad_pictures_of_a_shard_are_failures_of_their_own(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    keys = shard(store, "a.parquet", [picture(), None, b"text", b"x" * (MAX_BYTES + 1), picture()])
+    first, null, text, large, last = fetcher(store).pixels(keys)
+    assert red(first) == red(last) == 100
+    assert [(f.stage, f.error) for f in (null, text, large) if isinstance(f, Failure)] == [
+        ("decode", "UndecodableImage"),
+        ("decode", "UndecodableImage"),
+        ("fetch", "TooManyBytes"),
+    ]
+
+
+def test_a_shard_that_cannot_be_read_costs_its_own_pictures_alone(tmp_path: Path) -> None:
+    store = open_store(str(tmp_path))
+    gone, broken, changed, well = (shard(store, f"{n}.parquet", reds(12)) for n in range(4))
+    store.delete("0.parquet")
+    store.put("1.parquet", b"PAR1 no more")
+    shard(store, "2.parquet", reds(5))
+    broken = [replace(key, etag="") for key in broken]
+    keys = [*gone, *broken, *changed, *well, replace(well[0], row=77)]
+    outcomes = list(fetcher(store).pixels(keys))
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    assert len(failures) == 37
+    assert [failures[at].error for at in (0, 12, 24, 36)] == ["NotFound", "ArrowInvalid", "StorageError", "NotFound"]
+    assert {failure.stage for failure in failures} == {"fetch"}
+    assert [red(outcome) for outcome in outcomes[36:48]] == list(range(12))
+
+
+def test_an_error_of_storage_keeps_its_name_on_the_way_through_arrow(tmp_path: Path) -> None:
+    class Slow(LocalStore):
+        def open(self, key: str) -> BinaryIO:
+            class Raw(io.FileIO):
+                def read(self, size: int | None = -1) -> Any:
+                    raise Throttled(f"{key}: slower")
+
+            return io.BufferedReader(Raw(tmp_path / key))
+
+    keys = shard(LocalStore(str(tmp_path)), "a.parquet", reds(3))
+    for outcome in fetcher(Slow(str(tmp_path))).pixels(keys):
+        assert isinstance(outcome, Failure)
+        assert outcome == Failure("fetch", "Throttled", "a.parquet: slower")

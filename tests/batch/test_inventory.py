@@ -1,5 +1,7 @@
 """The inventory: every picture of the input that no earlier run has answered, once, in order, in small shards."""
 
+import tracemalloc
+from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,10 +12,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from celebvision.batch.inventory import SCHEMA, _without, write_inventory
+from celebvision.batch.inventory import SCHEMA, _aged, _among, _newest_failures, _without, due, write_inventory
 from celebvision.batch.record import Run
 from celebvision.config import ClassifySettings
-from celebvision.storage import Stat, Store, join, open_store, read_table, write_table
+from celebvision.storage import (
+    Stat,
+    StorageError,
+    Store,
+    join,
+    listing,
+    open_store,
+    read_table,
+    s3,
+    write_table,
+)
+from celebvision.storage.local import LocalStore
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -122,7 +135,7 @@ def answer(output: Store, key: str, rows: dict[str, str]) -> None:
     write_table(output, key, pa.table({"key": list(rows), "etag": list(rows.values()), "label": ["male"] * len(rows)}))
 
 
-pairs = st.lists(st.tuples(st.text("a/é😀\uffee", max_size=2), st.sampled_from("123")))
+pairs = st.lists(st.tuples(st.text("a/é😀\uffee", max_size=2), st.sampled_from(["1", "2", ""])))
 
 
 @given(pairs, pairs)
@@ -130,8 +143,101 @@ def test_leaving_out_by_one_pass_equals_leaving_out_by_sets(
     listed: list[tuple[str, str]], answered: list[tuple[str, str]]
 ) -> None:
     stats = [Stat(key, 1, etag, datetime.now(UTC)) for key, etag in sorted(dict(listed).items())]
-    wanted = [stat for stat in stats if (stat.key, stat.etag) not in set(answered)]
+    keys = {key for key, _ in answered}
+    wanted = [stat for stat in stats if (stat.key, stat.etag) not in answered and (stat.etag or stat.key not in keys)]
     assert list(_without(iter(stats), iter(sorted(answered)))) == wanted
+
+
+def test_retry_does_what_the_newest_run_could_not_answer_as_it_now_stands(place: str) -> None:
+    photos, output = join(place, "photos"), open_store(join(place, "labels"))
+    folder = "photos/" if place.startswith("s3://") else ""
+    etags = fill(photos, [f"{number}.jpg" for number in range(8)])
+    now = {folder + name: etag for name, etag in etags.items()}
+    first, second = (a_run(f"2026010{day}T000000Z-words") for day in (1, 2))
+    rows = {
+        number: {folder + f"{number}.jpg": "older" if number == 1 else now[folder + f"{number}.jpg"]}
+        for number in range(8)
+    }
+    answer(output, first.failures(0), rows[0] | rows[1] | rows[2] | rows[3] | {folder + "gone.jpg": "x"})
+    answer(output, first.results(0), rows[4] | rows[5])
+    answer(output, second.results(0), rows[2])
+    answer(output, second.failures(0), rows[3] | rows[5])
+    settings = words(photos, output.uri, retry="failures")
+    counts, (shard,) = inventory(settings, [first, second])
+    assert [key.removeprefix(folder) for key in shard["key"].to_pylist()] == ["0.jpg", "1.jpg", "3.jpg", "5.jpg"]
+    assert shard["etag"].to_pylist() == [now[key] for key in shard["key"].to_pylist()]
+    assert (counts["keys"], counts["listed"]) == (4, 8)
+    assert [stat.key for stat in due(settings, output, [first, second])] == shard["key"].to_pylist()
+    assert [stat.key.removeprefix(folder) for stat in due(settings, output, [first])] == [f"{n}.jpg" for n in range(4)]
+
+
+states = st.dictionaries(st.text("a/é😀\uffee", max_size=2), st.sampled_from(["results", "failures"]))
+
+
+@given(st.lists(states, max_size=4), st.sets(st.text("a/é😀\uffee", max_size=2)))
+def test_retrying_by_one_pass_equals_retrying_by_sets(runs: list[dict[str, str]], listed: set[str]) -> None:
+    newest: dict[str, str] = {}
+    for run in runs:
+        newest |= run
+    stats = [Stat(key, 1, "e", datetime.now(UTC)) for key in sorted(listed)]
+    wanted = [stat for stat in stats if newest.get(stat.key) == "failures"]
+    by_kind = [
+        (age, kind, sorted(k for k in run if run[k] == kind))
+        for age, run in enumerate(runs)
+        for kind in ("results", "failures")
+    ]
+    rows = [_aged(iter([(key, "e") for key in keys]), age, kind) for age, kind, keys in by_kind]
+    assert list(_among(iter(stats), _newest_failures(rows))) == wanted
+
+
+def test_a_storage_that_refuses_a_shard_ends_the_listing(tmp_path: Path) -> None:
+    class Full(LocalStore):
+        def put(self, key: str, data: bytes) -> str:
+            raise StorageError(f"{key}: disk full")
+
+    output = str(tmp_path / "labels")
+    fill(str(tmp_path / "photos"), [f"{number}.jpg" for number in range(20)])
+    settings = words(str(tmp_path / "photos"), output, shard_keys=1)
+    with pytest.raises(StorageError, match="disk full"):
+        write_inventory(settings, Full(output), a_run(), [])
+
+
+class Endless:
+    """Lists `count` keys as S3 does, made as they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def list_objects_v2(self, **words: Any) -> dict[str, Any]:
+        after = words.get("ContinuationToken") or words.get("StartAfter") or ""
+        start = bisect_right(range(self.count), after, key=self.name)
+        end = min(start + words["MaxKeys"], self.count)
+        keys = [self.name(number) for number in range(start, end)]
+        page = [{"Key": key, "Size": 9, "ETag": f'"{key}"', "LastModified": datetime.now(UTC)} for key in keys]
+        return {"Contents": page} | ({"NextContinuationToken": keys[-1]} if end < self.count else {})
+
+    @staticmethod
+    def name(number: int) -> str:
+        return f"img/{number:08}.jpg"
+
+
+def peak_bytes(count: int, output: str, monkeypatch: pytest.MonkeyPatch) -> int:
+    """What Python holds at most while so many keys are listed and written, without the room for pages ahead."""
+    monkeypatch.setattr(s3, "client", lambda: Endless(count))
+    tracemalloc.start()
+    counts = write_inventory(words("s3://endless", output), open_store(output), a_run(), [])
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert counts["keys"] == count
+    return peak
+
+
+def test_memory_does_not_grow_with_the_bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listing, "AHEAD_PAGES", 10)
+    few = peak_bytes(50_000, str(tmp_path / "few"), monkeypatch)
+    many = peak_bytes(200_000, str(tmp_path / "many"), monkeypatch)
+    assert many < 1.5 * few
+    assert many < 100 << 20
 
 
 def test_a_listing_begun_anew_leaves_nothing_of_the_one_that_was_cut_off(place: str) -> None:

@@ -32,6 +32,7 @@ def a_run(output: Store, ray_cluster: None) -> Run:
     run.inventory = {"shards": len(SHARDS), "keys": 6, "bytes": 6}
     for number, keys in enumerate(SHARDS):
         listed = {"key": keys, "size": [1] * len(keys), "etag": keys, "last_modified": [None] * len(keys)}
+        listed |= {"file": [None] * len(keys), "row": [None] * len(keys)}
         write_table(output, run.shard(number), pa.table(listed, schema=SCHEMA))
         write_part(output, run, number, keys)
     return run

@@ -1,85 +1,139 @@
-"""`make bench`: how fast the parts are on this machine. One JSON object on stdout, the same in words on stderr.
+"""`make bench`: the parts and the whole job against its peers, on this machine. One JSON object on stdout.
 
-Each figure is the median of several rounds; the pictures are drawn by code, 178×218, quality 95.
+    python -m tests.benchmarks [all | parts | peers | memory | tune]
+
+What takes long is kept in the work folder and made but once: pictures, environments of the peers, the network.
 """
 
 from __future__ import annotations
 
-import io
+import argparse
+import itertools
 import json
 import os
 import platform
-import statistics
+import shutil
 import sys
-import time
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import numpy as np
-import ray
 import torch
 
-from celebvision import images
-from celebvision.celeba.drawn import draw_attributes, draw_face
-from celebvision.models import create
-from celebvision.models.classifier import Classifier
+from tests.benchmarks import parts, pictures, report
+from tests.benchmarks.comparison import Contest, Failed
+from tests.benchmarks.contestants import OURS, TITLES, Contestant, environment, ours, peer
+from tests.benchmarks.network import model_of
+from tests.benchmarks.processes import run
 
-ROUNDS = 5
-PICTURES = 200
-BATCH = 64
-
-
-def rate(work: Callable[[], int]) -> float:
-    """Median of things done a second, over the rounds, after one that does not count."""
-    work()
-    rates = []
-    for _ in range(ROUNDS):
-        started = time.perf_counter()
-        rates.append(work() / (time.perf_counter() - started))
-    return statistics.median(rates)
-
-
-def drawn() -> list[bytes]:
-    rng = np.random.default_rng(0)
-    pictures = []
-    for number in range(PICTURES):
-        content = io.BytesIO()
-        draw_face(rng, draw_attributes(rng, male=bool(number % 2))).save(content, "JPEG", quality=95)
-        pictures.append(content.getvalue())
-    return pictures
+PEERS = [name for name in TITLES if name != OURS]
+MEMORY_TIMES = 10
 
 
 def main() -> None:
-    pictures = drawn()
+    words = settings()
+    results: dict[str, Any] = {"command": command(words), "machine": machine()}
+    if words.word in ("all", "parts"):
+        results["parts"] = parts.measured()
+    if words.word in ("all", "peers"):
+        results["sets"] = peers(words)
+    if words.word == "memory":
+        results["memory"] = memory(words)
+    if words.word == "tune":
+        results["sets"] = tune(words)
+    if words.docs and "sets" in results:
+        words.docs.write_text(report.page(results))
+    print(json.dumps(results))
 
-    def decode(height: int, width: int) -> int:
-        for data in pictures:
-            images.decode(data, height, width)
-        return len(pictures)
 
-    def forward(classifier: Classifier) -> int:
-        size = classifier.preprocessing
-        batch = torch.zeros(BATCH, size.height, size.width, 3, dtype=torch.uint8)
-        classifier.probabilities(batch)
-        return BATCH
+def settings() -> argparse.Namespace:
+    words = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    words.add_argument("word", nargs="?", choices=["all", "parts", "peers", "memory", "tune"], default="all")
+    words.add_argument("--images", type=int, default=10_000, help="faces of 178×218; 0: none")
+    words.add_argument("--photos", type=int, default=2_000, help="photos of 1 to 2 megapixels; 0: none")
+    words.add_argument("--rounds", type=int, default=3)
+    words.add_argument("--peers", type=lambda names: names.split(","), default=PEERS, help=",".join(PEERS))
+    words.add_argument("--source", default="local", help="local, or s3://bucket/prefix at the environment's endpoint")
+    words.add_argument("--work", type=Path, default=Path("build/benchmarks"), help="folder for all that is made")
+    words.add_argument("--limit_s", type=float, default=1200, help="seconds that one command may take")
+    words.add_argument("--docs", type=Path, help="write the tables there, as Markdown")
+    given = words.parse_args()
+    if unknown := set(given.peers) - set(PEERS):
+        words.error(f"no such peers: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
+    given.work = given.work.resolve()
+    given.work.mkdir(parents=True, exist_ok=True)
+    return given
 
-    cnn = Classifier(create("cnn"), ("Male",))
-    inception = Classifier(create("inception_v3", height=139, width=113, aux=False), ("Male",))
-    figures = {
-        "decode_to_109x89_images_per_s_one_thread": rate(lambda: decode(109, 89)),
-        "decode_to_299x299_images_per_s_one_thread": rate(lambda: decode(299, 299)),
-        "cnn_images_per_s": rate(lambda: forward(cnn)),
-        "inception_v3_139x113_images_per_s": rate(lambda: forward(inception)),
-    }
-    machine = {
-        "cpus": os.cpu_count(),
-        "machine": platform.machine(),
+
+def peers(words: argparse.Namespace) -> list[dict[str, Any]]:
+    model = model_of(words.work)
+    rivals = [peer(name, words.work, model) for name in words.peers]
+    return contests(words, [ours(model), *rivals])
+
+
+def tune(words: argparse.Namespace) -> list[dict[str, Any]]:
+    """The tuned loader's settings, each as a contestant of its own, named by them."""
+    model = model_of(words.work)
+    grid = itertools.product((1, 2), (1, 2), (0, 1), (64, 256))
+    rivals = []
+    for workers, threads, compiled, batch in grid:
+        extra = {"workers": workers, "threads": threads, "compiled": compiled, "batch": batch}
+        rival = peer("dataloader_tuned", words.work, model, tuple(f"--{key}={value}" for key, value in extra.items()))
+        name = "-".join(f"{key}{value}" for key, value in extra.items())
+        rivals.append(Contestant(name, rival.version, rival.command))
+    return contests(words, rivals)
+
+
+def contests(words: argparse.Namespace, contestants: list[Contestant]) -> list[dict[str, Any]]:
+    model = model_of(words.work)
+    sets = []
+    for kind, count in (("faces", words.images), ("photos", words.photos)):
+        if not count:
+            continue
+        folder = pictures.folder_of(words.work, kind, count)
+        images = str(folder) if words.source == "local" else pictures.uploaded(folder, words.source)
+        contest = Contest(folder, images, count, words.work, model, words.limit_s, contestants)
+        facts = {"kind": kind, "images": count, "mean_bytes": pictures.mean_bytes(folder), "rounds": words.rounds}
+        source = "local disk" if words.source == "local" else "S3"
+        sets.append({**facts, "source": source, "contestants": contest.run(words.rounds)})
+    return sets
+
+
+def memory(words: argparse.Namespace) -> dict[str, Any]:
+    """Our peak over the pictures, and over ten times as many names of the same files."""
+    contestant = ours(model_of(words.work))
+    few = pictures.folder_of(words.work, "faces", words.images)
+    runs = []
+    for folder, count in (few, words.images), (pictures.many_times(few, MEMORY_TIMES), MEMORY_TIMES * words.images):
+        output = words.work / "output" / "memory"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        log = output.with_name("memory.log")
+        command = contestant.command(str(folder), count, output)
+        ended = run(command, environment(words.work), log, words.limit_s)
+        if ended.error:
+            raise Failed(ended.error)
+        runs.append({"images": count, "peak_bytes": ended.peak_bytes, "seconds": ended.seconds})
+        print(f"memory: {runs[-1]}", file=sys.stderr, flush=True)
+    return {"runs": runs, "ratio": runs[1]["peak_bytes"] / runs[0]["peak_bytes"]}
+
+
+def command(words: argparse.Namespace) -> str:
+    """The command in words that mean the same elsewhere: no folder of this machine."""
+    source = words.source if words.source == "local" else "s3://…"
+    sizes = f"--images {words.images} --photos {words.photos} --rounds {words.rounds}"
+    return f"python -m tests.benchmarks {words.word} {sizes} --peers {','.join(words.peers)} --source {source}"
+
+
+def machine() -> dict[str, Any]:
+    model = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "cpu": model[0].partition(":")[2].strip() if model else platform.machine(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "ray": ray.__version__,
+        "system": f"{platform.system()} {platform.release()}",
     }
-    for name, figure in figures.items():
-        print(f"{name:<44} {figure:>10.0f}", file=sys.stderr)
-    print(json.dumps({"machine": machine, "figures": {name: round(figure, 1) for name, figure in figures.items()}}))
 
 
 if __name__ == "__main__":

@@ -83,12 +83,10 @@ def test_any_name_is_a_key(store: Store, odd_keys: list[str]) -> None:
     assert list(store.list()) == []
 
 
-@pytest.mark.parametrize("few_folders", [0, 20])
-def test_pages_and_folders_join_to_one_ordered_list(
-    store: Store, few_folders: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("ahead_pages", [1, 128])
+def test_pages_join_to_one_ordered_list(store: Store, ahead_pages: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(s3, "PAGE_KEYS", 7)
-    monkeypatch.setattr(listing, "FEW_FOLDERS", few_folders)
+    monkeypatch.setattr(listing, "AHEAD_PAGES", ahead_pages)
     draw = random.Random(0)
     names = sorted({"/".join(draw.choices("ab!-.0é+ ", k=draw.randint(1, 4))) for _ in range(300)})
     with ThreadPoolExecutor(8) as pool:

@@ -67,6 +67,10 @@ osd_pool_default_pg_num = 4
 osd_pool_default_pg_autoscale_mode = off
 osd_class_default_list = *
 osd_class_load_list = *
+# what is deleted is gone within a minute, not after hours: it all lies in memory
+rgw_gc_obj_min_wait = 10
+rgw_gc_processor_period = 10
+rgw_gc_processor_max_time = 10
 rgw_frontends = beast endpoint=127.0.0.1:$port tcp_nodelay=1
 EOF
   export CEPH_CONF=$dir/ceph.conf

@@ -1,0 +1,173 @@
+"""`plan`: what a batch job would do, measured on a sample of its own keys. It writes nothing."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from operator import attrgetter
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+import ray
+import yaml
+
+from celebvision import registry
+from celebvision.batch.fetch import Key
+from celebvision.batch.inventory import due
+from celebvision.batch.pipeline import ClassifyShards
+from celebvision.batch.record import Run, find_runs
+from celebvision.batch.run import DECODE_CPUS, Spread, done_with, new_run, words_of
+from celebvision.config import PlanSettings
+from celebvision.job import JobFailed, Outcome, age_s, console
+from celebvision.ray_session import Board, clear_errors
+from celebvision.registry import ModelVersion
+from celebvision.storage import Stat, open_store
+
+MEASURE_S = 8.0  # of steady work, after a pass that warms up
+ALONE = 50  # keys of the sample that are fetched one by one
+STAGES = ("fetch", "decode", "infer")
+PRICES = Path(__file__).parents[2] / "configs" / "prices.yaml"
+
+
+def plan(settings: PlanSettings) -> Outcome:
+    """Forecast keys, bytes, seconds of each stage and cost of `classify` with the same words.
+
+    Raises:
+        JobFailed: nothing to do, or an unknown node type.
+    """
+    price = _price(settings)
+    output = open_store(settings.output)
+    model = registry.resolve(settings.registry, settings.model)
+    weights = registry.load_state(settings.registry, model)
+    started_s = age_s()
+    listing = time.monotonic()
+    earlier = done_with(model, find_runs(output, words_of(settings)))
+    sample, keys, size = _sampled(due(settings, output, earlier), settings.sample)
+    listing_s = time.monotonic() - listing
+    if not keys:
+        raise JobFailed(f"{settings.input}: nothing to do: no key, or every one has been answered")
+    console.print(f"measuring on {len(sample)} of {keys} keys …", markup=False)
+    spread = Spread.of(settings, shards=-(-keys // settings.shard_keys))
+    run = new_run(settings, model, "plan")
+    with clear_errors(), Board() as board:
+        ray_data_s = _ray_data_s()
+        loading = time.monotonic()
+        actors: list[Any] = [
+            ray.remote(_Measured)
+            .options(num_cpus=spread.actor_cpus, num_gpus=spread.actor_gpus)
+            .remote(settings, run, model, [ray.put(weights)], board)
+            for _ in range(spread.actors)
+        ]
+        ray.get([actor.ready.remote() for actor in actors])
+        loading_s = time.monotonic() - loading
+        measured = ray.get([actor.measure.remote(sample, MEASURE_S) for actor in actors])
+    stages = {stage: fmean(one[stage] for one in measured) for stage in STAGES}
+    if spread.apart:
+        fetched = spread.decoders / max(stages["fetch"], stages["decode"])
+        rate = min(fetched, spread.actors / stages["infer"])
+    else:
+        rate = sum(one["images_per_s"] for one in measured)
+    start_s = started_s + loading_s + 2 * ray_data_s  # one for the pictures, one to lay the results together
+    total_s = start_s + listing_s + keys / rate
+    workers = {stage: spread.decoders if spread.apart and stage != "infer" else spread.actors for stage in STAGES}
+    summary = {
+        "model": f"{model.name}@{model.version}",
+        "keys": keys,
+        "bytes": size,
+        "start_s": round(start_s, 1),
+        "listing_s": round(listing_s, 1),
+        **{f"{stage}_s": round(stages[stage] * keys / workers[stage], 1) for stage in STAGES},
+        "images_per_s": round(rate, 1),
+        "seconds": round(total_s, 1),
+    }
+    if price is not None:
+        summary["usd"] = round(price * total_s / 3600, 4)
+    return Outcome(summary)
+
+
+class _Measured(ClassifyShards):
+    """The worker of the job, doing its work on the same keys over and over, and leaving nothing anywhere."""
+
+    def __init__(
+        self, settings: PlanSettings, run: Run, model: ModelVersion, weights: list[ray.ObjectRef], board: Board
+    ) -> None:
+        # in a list, since Ray itself puts an object in the place of a bare reference, as Ray Data does not
+        super().__init__(settings, run, model, weights[0], board)
+
+    def ready(self) -> None:
+        """Answered once the network is loaded."""
+
+    def measure(self, keys: list[Key], seconds: float) -> dict[str, float]:
+        """`images_per_s` of the whole, and seconds an image of each stage by itself, on one worker."""
+        self._once(keys)
+        started, done = time.monotonic(), 0
+        while time.monotonic() - started < seconds:
+            self._once(keys)
+            done += len(keys)
+        return {"images_per_s": done / (time.monotonic() - started), **self._stages(keys)}
+
+    def _once(self, keys: list[Key]) -> None:
+        with closing(self.fetcher.pixels(keys)) as pictures:
+            self.table(keys, self.outcomes(keys, pictures, _in_silence))
+
+    def _stages(self, keys: list[Key]) -> dict[str, float]:
+        fetcher = self.fetcher
+        started = time.monotonic()
+        with ThreadPoolExecutor(fetcher.threads) as pool:
+            list(pool.map(fetcher.fetch, keys))
+        both = (time.monotonic() - started) / len(keys)
+        started, done = time.thread_time(), [fetcher.fetch(key) for key in keys[:ALONE]]
+        decode = (time.thread_time() - started) / len(done)
+        size = self.classifier.preprocessing
+        batch = [np.zeros((size.height, size.width, 3), np.uint8)] * self.settings.batch_size
+        rounds, started = 3, time.monotonic()
+        for _ in range(rounds):
+            self.infer(batch)
+        infer = (time.monotonic() - started) / (rounds * len(batch))
+        return {"fetch": both, "decode": decode, "infer": infer}
+
+
+def _in_silence(words: str, done: int) -> None:
+    """A pulse that tells nobody."""
+
+
+def _ray_data_s() -> float:
+    """What a job of Ray Data costs that does nothing."""
+    started = time.monotonic()
+    ray.data.from_items([0]).map_batches(lambda batch: batch, batch_size=1, num_cpus=DECODE_CPUS).materialize()
+    return time.monotonic() - started
+
+
+def _sampled(stats: Iterable[Stat], size: int) -> tuple[list[Key], int, int]:
+    """So many keys, each as likely as any other (Vitter 1985, algorithm R); how many there are, and their bytes."""
+    rng = random.Random(0)  # noqa: S311 - no secret
+    sample: list[Stat] = []
+    keys = total = 0
+    for stat in stats:
+        keys += 1
+        total += stat.size
+        if len(sample) < size:
+            sample.append(stat)
+        elif (place := rng.randrange(keys)) < size:
+            sample[place] = stat
+    sample.sort(key=attrgetter("key"))
+    return [Key.of(stat) for stat in sample], keys, total
+
+
+def _price(settings: PlanSettings) -> float | None:
+    """US dollars an hour of all nodes together."""
+    if settings.node_type is None:
+        return None
+    prices: dict[str, Any] = {}
+    for path in (PRICES, settings.prices):
+        if path is not None and (path is settings.prices or path.exists()):
+            prices |= yaml.safe_load(path.read_text())
+    if settings.node_type not in prices:
+        known = ", ".join(sorted(prices)) or "none"
+        raise JobFailed(f"node_type: {settings.node_type} has no price; known are: {known}; give yours by --prices")
+    return float(prices[settings.node_type]) * settings.nodes

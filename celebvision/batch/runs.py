@@ -1,0 +1,72 @@
+"""`runs`: what ran on an output, and how it stands."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from celebvision.batch.lease import holder_of
+from celebvision.batch.record import Run, load_run, now
+from celebvision.config import RunsSettings
+from celebvision.job import JobFailed, Outcome, console
+from celebvision.storage import NotFound, Store, open_store
+
+COLUMNS = ("run_id", "verb", "model", "state", "keys", "results", "failures", "images_per_s", "eta_s", "updated")
+
+
+def runs(settings: RunsSettings) -> Outcome:
+    """Show every run of an output, oldest first, and give the same as `runs` of the summary.
+
+    Raises:
+        JobFailed: nothing ever ran there.
+    """
+    output = open_store(settings.output)
+    held = holder_of(output)
+    found = [_row(run, held) for run in _all(output)]
+    if not found:
+        raise JobFailed(f"{settings.output}: no run; give the --output of classify")
+    if settings.summary_as_json:
+        return Outcome({"runs": found})
+    lines = [COLUMNS, *(tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) for row in found)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
+        words = "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True))
+        console.print(words.rstrip(), markup=False, soft_wrap=True)
+    return Outcome({"holder": held} if held else {})
+
+
+def _all(output: Store) -> list[Run]:
+    found = []
+    for run_id in output.folders("runs/"):
+        try:
+            found.append(load_run(output, run_id))
+        except NotFound:
+            continue  # killed before its first line, or just being deleted
+    return found
+
+
+def _row(run: Run, held: str | None) -> dict[str, Any]:
+    keys = run.inventory.get("keys", 0)
+    results, failures = run.counts.get("results", 0), run.counts.get("failures", 0)
+    rate = (results + failures) / run.seconds if run.seconds else 0.0
+    state: str = run.state
+    if state in ("listing", "running") and not held:
+        state = "stopped"  # nobody works on it: its driver was lost; the same command continues
+    left = keys - results - failures
+    return {
+        "run_id": run.run_id,
+        "verb": f"{run.verb} --retry {run.retry}" if run.retry else run.verb,
+        "model": f"{run.model['name']}@{run.model['version']}",
+        "state": state,
+        "keys": keys,
+        "results": results,
+        "failures": failures,
+        "images_per_s": round(rate, 1),
+        "eta_s": round(left / rate) if state == "running" and rate else None,
+        "updated": f"{_age_s(run.updated):.0f} s ago",
+        "error": run.error,
+    }
+
+
+def _age_s(moment: str) -> float:
+    return (datetime.fromisoformat(now()) - datetime.fromisoformat(moment)).total_seconds()

@@ -1,0 +1,76 @@
+"""The command itself, killed and started again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from labelling import House, processes_with, rows, wait_until
+
+from celebvision.celeba.drawn import draw_face
+
+
+@pytest.fixture(scope="module")
+def many_photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Some hundred photos, large enough to take a while."""
+    folder = tmp_path_factory.mktemp("photos")
+    for number in range(8):
+        picture = draw_face(np.random.default_rng(number), {}, size=(712, 872)).resize((2136, 2616))
+        picture.save(folder / f"{number:03}.jpg", quality=92)
+    for number in range(8, 240):
+        (folder / f"{number:03}.jpg").write_bytes((folder / f"{number % 8:03}.jpg").read_bytes())
+    (folder / "bad.jpg").write_bytes(b"bad")
+    return folder
+
+
+def test_a_run_whose_driver_was_killed_is_continued_and_nothing_is_done_twice(
+    house: House, many_photos: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "labels"
+    words = [str(Path(sys.executable).parent / "celebvision"), "classify", "--input", str(many_photos)]
+    words += ["--output", str(output), "--registry", house.registry, "--model", "cnn", "--shard_keys", "10", "--json"]
+    mark = uuid.uuid4().hex
+    environment = os.environ | {"CELEBVISION_TEST_MARK": mark}
+
+    killed = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: len(list(output.glob("runs/*/parts/*.parquet"))) >= 2, timeout_s=200)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        for process in processes_with(mark):  # without their driver most of Ray's end by themselves, but not all
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not processes_with(mark))
+    before = {part: part.stat().st_mtime_ns for part in output.glob("runs/*/parts/*.parquet")}
+    assert 2 <= len(before) < 25, "the kill came too late to show anything"
+    assert json.loads(next(output.glob("runs/*/run.json")).read_text())["state"] == "running"
+    assert not (output / "results").exists()
+    for file in output.rglob("*.parquet"):
+        pq.read_table(file)  # whole
+
+    again = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    seen = {part: {time_ns} for part, time_ns in before.items()}
+    while again.poll() is None:
+        for part in before:
+            seen[part] |= {part.stat().st_mtime_ns} if part.exists() else set()
+        time.sleep(0.05)
+    stdout, stderr = again.communicate()
+    assert again.returncode == 0, stderr
+    assert seen == {part: {time_ns} for part, time_ns in before.items()}
+    left = 241 - 10 * len(before) + (9 if any("00024" in part.name for part in before) else 0)
+    assert f"classify: {left} of {left} images" in stderr
+    told = json.loads(stdout)
+    assert (told["keys"], told["results"], told["failures"]) == (241, 240, 1)
+    assert [row["key"] for row in rows(str(output), "results")] == [f"{number:03}.jpg" for number in range(240)]
+    assert [row["key"] for row in rows(str(output), "failures")] == ["bad.jpg"]
+    (told,) = [json.loads(file.read_text()) for file in output.glob("runs/*/run.json")]
+    assert (told["state"], told["counts"]) == ("done", {"results": 240, "failures": 1, "failures_decode": 1})
