@@ -11,6 +11,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,16 +80,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: Verb, settings: config.Settings) -> Outcome:
-    function = verb.load()
     if not verb.on_ray:
-        return function(settings)
+        return verb.load()(settings)
     import ray
 
     from celebvision import ray_session
 
-    ray_session.start()
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(verb.load)  # torch takes as long to import as Ray's own processes to start
+        ray_session.start()
     try:
-        return function(settings)
+        return loading.result()(settings)
     finally:
         ray.shutdown()
 

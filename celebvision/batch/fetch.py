@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
+from threading import Event
 from typing import TypeVar
 
 import numpy as np
@@ -20,7 +21,8 @@ from celebvision.config import BatchSettings
 from celebvision.storage import Stat, StorageError, Store
 
 T = TypeVar("T")
-AHEAD = 4  # pictures that are fetched ahead, in multiples of the threads that fetch
+TOGETHER = 4  # pictures that a thread takes at a time, since to hand one over costs as much as to decode a small one
+AHEAD = 8  # pictures that are fetched ahead, a thread
 
 
 @dataclass(frozen=True)
@@ -67,11 +69,10 @@ class Fetcher:
         """For each key its picture, uint8 height width 3, or its failure. Closed early, it fetches no further."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
             for file, of_file in groupby(keys, key=attrgetter("file")):
-                ahead = AHEAD * self.threads
                 if file is None:
-                    yield from _in_order(pool, self.fetch, of_file, ahead)
+                    yield from _in_order(pool, self.fetch, of_file, self.threads)
                 else:
-                    yield from _in_order(pool, self._decode, self._read_rows(file, list(of_file)), ahead)
+                    yield from _in_order(pool, self._decode, self._read_rows(file, list(of_file)), self.threads)
 
     def fetch(self, key: Key) -> NDArray[np.uint8] | Failure:
         if key.size > self.max_bytes:
@@ -128,17 +129,24 @@ def _read_group(parquet: pq.ParquetFile, group: int, rows: list[int]) -> list[by
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[T], NDArray[np.uint8] | Failure], things: Iterable[T], ahead: int
+    pool: ThreadPoolExecutor, work: Callable[[T], NDArray[np.uint8] | Failure], things: Iterator[T], threads: int
 ) -> Iterator[NDArray[np.uint8] | Failure]:
-    """Like `pool.map`, but never more than `ahead` pictures in memory."""
-    waiting: deque[Future[NDArray[np.uint8] | Failure]] = deque()
+    """Like `pool.map`, but a thread takes several at a time, and never more than `AHEAD` of them a thread wait."""
+
+    unwanted = Event()
+
+    def several(some: list[T]) -> list[NDArray[np.uint8] | Failure]:
+        return [work(thing) for thing in some if not unwanted.is_set()]
+
+    waiting: deque[Future[list[NDArray[np.uint8] | Failure]]] = deque()
     try:
-        for thing in things:
-            waiting.append(pool.submit(work, thing))
-            if len(waiting) >= ahead:
-                yield waiting.popleft().result()
+        while some := list(islice(things, TOGETHER)):
+            waiting.append(pool.submit(several, some))
+            if len(waiting) * TOGETHER >= AHEAD * threads:
+                yield from waiting.popleft().result()
         while waiting:
-            yield waiting.popleft().result()
+            yield from waiting.popleft().result()
     finally:
-        for future in waiting:  # nobody wants them any more
+        unwanted.set()  # nobody wants any more
+        for future in waiting:
             future.cancel()

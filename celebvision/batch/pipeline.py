@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 
 from celebvision.batch.fetch import Failure, Fetcher, Key
-from celebvision.batch.record import Run
+from celebvision.batch.record import FAILURE_FIELDS, Run, rows_of
 from celebvision.config import BatchSettings
 from celebvision.job import JobFailed
 from celebvision.models.classifier import Classifier
@@ -48,17 +48,6 @@ Picture = NDArray[np.uint8] | Failure  # uint8 H W 3
 Answer = NDArray[np.float32] | Failure  # a key's probabilities, float32 T, or why it has none
 
 KEY_COLUMNS = ["key", "size", "etag", "file", "row"]
-FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
-
-
-def rows_of(counts: list[Counter[str]]) -> pa.Table:
-    """What a worker gives back: one row a unit of work, with the counts as `numbers_of` reads them."""
-    return pa.table({"counts": [json.dumps(count) for count in counts]})
-
-
-def numbers_of(row: dict[str, Any]) -> Counter[str]:
-    """A row's counts."""
-    return Counter(json.loads(row["counts"]))
 
 
 def read_keys(output: Store, run: Run, number: int) -> list[Key]:

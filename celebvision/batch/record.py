@@ -9,14 +9,18 @@ OUTPUT/results/run=<run_id>/, OUTPUT/failures/run=<run_id>/
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
+
+import pyarrow as pa
 
 from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
 
 FORMAT = 1
+FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 
 
 @dataclass
@@ -96,3 +100,13 @@ def new_run_id(words: str) -> str:
 
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def rows_of(counts: list[Counter[str]]) -> pa.Table:
+    """What a worker gives back: one row a unit of work, with the counts as `numbers_of` reads them."""
+    return pa.table({"counts": [json.dumps(count) for count in counts]})
+
+
+def numbers_of(row: dict[str, Any]) -> Counter[str]:
+    """A row's counts."""
+    return Counter(json.loads(row["counts"]))

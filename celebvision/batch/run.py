@@ -16,8 +16,8 @@ from torch import Tensor
 from celebvision import registry
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.lease import lease
-from celebvision.batch.pipeline import ClassifyShards, DecodeShards, numbers_of
-from celebvision.batch.record import Run, delete_run, find_runs, new_run_id, now
+from celebvision.batch.pipeline import ClassifyShards, DecodeShards
+from celebvision.batch.record import Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.batch.watch import watch
 from celebvision.config import BatchSettings, ClassifySettings

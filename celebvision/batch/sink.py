@@ -11,8 +11,7 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from celebvision.batch.pipeline import FAILURE_FIELDS, numbers_of, rows_of
-from celebvision.batch.record import Run
+from celebvision.batch.record import FAILURE_FIELDS, Run, numbers_of, rows_of
 from celebvision.job import JobFailed
 from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
@@ -38,17 +37,17 @@ def finish(output: Store, run: Run) -> dict[str, int]:
     Raises:
         JobFailed: a key is missing, doubled or not of the inventory; the parts stay for a look at them.
     """
-    groups = [
-        {"file": file, "first": first, "last": min(first + PARTS_A_FILE, run.inventory["shards"])}
-        for file, first in enumerate(range(0, run.inventory["shards"], PARTS_A_FILE))
-    ]
-    counts: Counter[str] = Counter()
-    merged = ray.data.from_items(groups, override_num_blocks=len(groups)).map_batches(
-        _Merge(output.uri, run), batch_size=1, num_cpus=MERGE_CPUS
-    )
-    with clear_errors():
-        for row in merged.iter_rows():
-            counts += numbers_of(row)
+    shards = run.inventory["shards"]
+    spans = [(first, min(first + PARTS_A_FILE, shards)) for first in range(0, shards, PARTS_A_FILE)]
+    merge, counts = _Merge(output.uri, run), Counter[str]()
+    if len(spans) == 1:  # sooner done here than a worker is started for it
+        counts = merge.span(0, *spans[0])
+    else:
+        rows = [{"file": file, "first": first, "last": last} for file, (first, last) in enumerate(spans)]
+        merged = ray.data.from_items(rows, override_num_blocks=len(rows))
+        with clear_errors():
+            for row in merged.map_batches(merge, batch_size=1, num_cpus=MERGE_CPUS).iter_rows():
+                counts += numbers_of(row)
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
         raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
     return {"results": 0, "failures": 0} | counts
@@ -68,9 +67,9 @@ class _Merge:
     run: Run
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
-        return rows_of([self._merge(*map(int, span)) for span in zip(*batch.values(), strict=True)])
+        return rows_of([self.span(*map(int, span)) for span in zip(*batch.values(), strict=True)])
 
-    def _merge(self, file: int, first: int, last: int) -> Counter[str]:
+    def span(self, file: int, first: int, last: int) -> Counter[str]:
         store = open_store(self.output)
         rows = pa.concat_tables([self._verified(store, number) for number in range(first, last)])
         failed = pc.is_valid(rows["stage"])

@@ -2,14 +2,13 @@
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from importlib import import_module
+from typing import Any, cast
 
 from torch import nn
 
-from celebvision.models.cnn import CNN
-from celebvision.models.inception import InceptionV3
-
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {"cnn": CNN, "inception_v3": InceptionV3}
+# Imported when they are made: torchvision alone takes longer to import than torch, in every worker that starts.
+ARCHITECTURES = {"cnn": "celebvision.models.cnn:CNN", "inception_v3": "celebvision.models.inception:InceptionV3"}
 
 
 def create(architecture: str, **arguments: object) -> nn.Module:
@@ -20,7 +19,7 @@ def create(architecture: str, **arguments: object) -> nn.Module:
     """
     if architecture not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(sorted(ARCHITECTURES))}")
-    return ARCHITECTURES[architecture](**arguments)
+    return _maker(architecture)(**arguments)
 
 
 def complete_arguments(architecture: str, **arguments: object) -> dict[str, Any]:
@@ -29,6 +28,11 @@ def complete_arguments(architecture: str, **arguments: object) -> dict[str, Any]
     Raises:
         TypeError: an argument that the architecture does not take.
     """
-    bound = inspect.signature(ARCHITECTURES[architecture]).bind(**arguments)
+    bound = inspect.signature(_maker(architecture)).bind(**arguments)
     bound.apply_defaults()
     return dict(bound.arguments)
+
+
+def _maker(architecture: str) -> Callable[..., nn.Module]:
+    module, _, name = ARCHITECTURES[architecture].partition(":")
+    return cast(Callable[..., nn.Module], getattr(import_module(module), name))

@@ -47,7 +47,8 @@ class Classifier:
         Raises:
             ValueError: another type or shape, or a network whose outputs are not one per class.
         """
-        inputs = self.preprocessing.normalise(images.to(self.device, non_blocking=True))
+        dtype = torch.bfloat16 if self.autocast else torch.float32
+        inputs = self.preprocessing.normalise(images.to(self.device, non_blocking=True), dtype)
         if not len(inputs):
             return torch.empty(0, len(self.classes))
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):

@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 
 
+IN_CACHE = 4  # images
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """How a picture becomes a network's input; stored with every model version.
@@ -21,15 +24,16 @@ class Preprocessing:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
-    def normalise(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
         """Turn pixels into a network's input: ``(images / 255 - mean) / std``.
 
         Args:
             images: uint8, B H W 3, RGB, on the device where the result is wanted. Send uint8 over and normalise
                 there: a quarter of the bytes of float32.
+            dtype: of the result; it is computed in float32 whatever it is.
 
         Returns:
-            float32, B 3 H W, with channels_last strides: a view of the product, nothing is permuted in memory.
+            `dtype`, B 3 H W, with channels_last strides: a view of the product, nothing is permuted in memory.
 
         Raises:
             ValueError: not uint8, or not of this height and width.
@@ -39,10 +43,16 @@ class Preprocessing:
                 f"expected uint8 images of shape [B, {self.height}, {self.width}, 3], "
                 f"got {images.dtype} {list(images.shape)}"
             )
-        std = torch.tensor(self.std, device=images.device)
-        mean = torch.tensor(self.mean, device=images.device)
         # One multiply and one add per value: (x / 255 - mean) / std = x * (1 / (255 std)) - mean / std.
-        return torch.addcmul(-mean / std, images.float(), 1 / (255 * std)).permute(0, 3, 1, 2)
+        std, mean = (torch.tensor(values, device=images.device) for values in (self.std, self.mean))
+        places = self.height * self.width  # a vector as long as an image is added faster than one of three values
+        scale, offset = (1 / (255 * std)).repeat(places), (-mean / std).repeat(places)
+        normal = torch.empty(images.shape, dtype=dtype, device=images.device)
+        # A few at a time, as many as a processor's cache holds in float32; a GPU takes all at once.
+        step = IN_CACHE if images.device.type == "cpu" else max(1, len(images))
+        for some, pixels in zip(normal.flatten(1).split(step), images.flatten(1).split(step), strict=True):
+            some.copy_(torch.addcmul(offset, pixels.float(), scale))
+        return normal.permute(0, 3, 1, 2)
 
     def to_json(self) -> dict[str, Any]:
         """Give a plain dict that `json.dumps` takes."""

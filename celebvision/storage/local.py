@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,6 +63,16 @@ def _publish_new(hidden: Path, path: Path) -> None:
         raise Conflict(f"{path}: somebody else wrote this key first") from error
 
 
+def _is_inside(path: str, folder: str) -> bool:
+    """Whether it lies in the folder once all links are followed."""
+    return f"{os.path.realpath(path)}/".startswith(f"{folder.rstrip('/')}/")
+
+
+@lru_cache(maxsize=4096)
+def _leads_inside(folder: str, root: str) -> bool:
+    return _is_inside(folder, root)
+
+
 class LocalStore(Store):
     """Files under a folder. Keys that would leave it, or that name no file, are refused with `ValueError`."""
 
@@ -71,10 +82,13 @@ class LocalStore(Store):
 
     def _path(self, key: str) -> Path:
         """The file of `key`, which may be a link as long as it stays inside."""
-        path = self._folder / key
-        if {"", ".", ".."} & set(key.split("/")) or not path.resolve().is_relative_to(self._folder):
+        path = f"{self.uri}/{key}"
+        folder = path.rpartition("/")[0]
+        # The folder is looked at once, since that takes longer than to read a small file.
+        inside = _leads_inside(folder, self.uri) and not (os.path.islink(path) and not _is_inside(path, self.uri))
+        if {"", ".", ".."} & set(key.split("/")) or not inside:
             raise ValueError(f"{key!r} names no file inside {self.uri}")
-        return path
+        return Path(path)
 
     def get(self, key: str) -> bytes:
         with local_errors(path := self._path(key)):

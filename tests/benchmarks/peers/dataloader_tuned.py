@@ -42,7 +42,7 @@ def settings() -> argparse.Namespace:
     words = parser()
     words.add_argument("--batch", type=int, default=64)
     words.add_argument("--workers", type=int, default=2)
-    words.add_argument("--threads", type=int, default=1)
+    words.add_argument("--threads", type=int, default=2)
     words.add_argument("--compiled", type=int, default=0)
     return words.parse_args()
 
