@@ -19,6 +19,7 @@ import pytest
 from celebvision.storage import (
     Conflict,
     Denied,
+    Expired,
     NotFound,
     StorageError,
     Store,
@@ -568,7 +569,7 @@ def test_nobody_at_the_address_is_unreachable(faulty: FaultyS3, monkeypatch: pyt
         (Answer(403, "AccessDenied"), Denied, "allowed"),
         (Answer(403, "SignatureDoesNotMatch"), Denied, "AWS_SECRET_ACCESS_KEY"),
         (Answer(403, "InvalidAccessKeyId"), Denied, "AWS_ACCESS_KEY_ID"),
-        (Answer(400, "ExpiredToken"), Denied, "refresh"),
+        (Answer(400, "ExpiredToken"), Expired, "refresh"),
         (Answer(403, "RequestTimeTooSkewed"), Denied, "clock"),
         (Answer(404, "NoSuchKey"), NotFound, "no such object"),
         (Answer(404, "NoSuchBucket"), NotFound, "bucket does not exist"),

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
@@ -29,7 +28,6 @@ from celebvision.registry import ModelVersion
 from celebvision.storage import Stat, open_store
 
 MEASURE_S = 8.0  # of steady work, after a pass that warms up
-ALONE = 50  # keys of the sample that are fetched one by one
 STAGES = ("fetch", "decode", "infer")
 PRICES = Path(__file__).parents[2] / "configs" / "prices.yaml"
 
@@ -103,7 +101,10 @@ class _Measured(ClassifyShards):
         """Answered once the network is loaded."""
 
     def measure(self, keys: list[Key], seconds: float) -> dict[str, float]:
-        """`images_per_s` of the whole, and seconds an image of each stage by itself, on one worker."""
+        """`images_per_s` of the whole, and seconds an image on one worker of each stage by itself.
+
+        `fetch` is what passes until pictures are there, `decode` what the processor does of it.
+        """
         self._once(keys)
         started, done = time.monotonic(), 0
         while time.monotonic() - started < seconds:
@@ -116,20 +117,16 @@ class _Measured(ClassifyShards):
             self.table(keys, self.outcomes(keys, pictures, _in_silence))
 
     def _stages(self, keys: list[Key]) -> dict[str, float]:
-        fetcher = self.fetcher
-        started = time.monotonic()
-        with ThreadPoolExecutor(fetcher.threads) as pool:
-            list(pool.map(fetcher.fetch, keys))
-        both = (time.monotonic() - started) / len(keys)
-        started, done = time.thread_time(), [fetcher.fetch(key) for key in keys[:ALONE]]
-        decode = (time.thread_time() - started) / len(done)
+        started, spent = time.monotonic(), time.process_time()
+        done = len(list(self.fetcher.pixels(keys)))
+        fetch, decode = (time.monotonic() - started) / done, (time.process_time() - spent) / done
         size = self.classifier.preprocessing
         batch = [np.zeros((size.height, size.width, 3), np.uint8)] * self.settings.batch_size
         rounds, started = 3, time.monotonic()
         for _ in range(rounds):
             self.infer(batch)
         infer = (time.monotonic() - started) / (rounds * len(batch))
-        return {"fetch": both, "decode": decode, "infer": infer}
+        return {"fetch": fetch, "decode": decode, "infer": infer}
 
 
 def _in_silence(words: str, done: int) -> None:

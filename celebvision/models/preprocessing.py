@@ -7,7 +7,6 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-
 IN_CACHE = 4  # images
 
 

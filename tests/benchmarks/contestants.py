@@ -15,7 +15,7 @@ from tests.benchmarks.network import Model
 REPOSITORY = Path(__file__).resolve().parents[2]
 PEERS = Path(__file__).parent / "peers"
 BIN = Path(sys.executable).parent
-SHARDS = 20  # wanted, so that a small set too has a first answer and a rate after it
+SHARDS = 10  # wanted, so that a small set too has a first answer and a rate after it
 SHARD_KEYS = 100, 1000  # the least that is worth a shard, and the command's default
 
 TITLES = {

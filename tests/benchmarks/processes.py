@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MARK = "CELEBVISION_BENCHMARK"
-TICK_S = 0.05
+TICK_S = 0.1
 SAMPLE_S = 0.5
+SAMPLE_REST = 50  # times as long as a sample took: looking at many large processes costs what it disturbs
 LAST_LINES = 15
 
 
@@ -63,9 +64,10 @@ def _watch(process: subprocess.Popen[bytes], mark: str, deadline: float, look: C
             process.wait(TICK_S)
             return peak
         look()
-        if time.monotonic() >= next_sample:
+        if (started := time.monotonic()) >= next_sample:
             peak = max(peak, sum(_proportional_bytes(pid) for pid in family(process.pid, mark)))
-            next_sample = time.monotonic() + SAMPLE_S
+            ended = time.monotonic()
+            next_sample = ended + max(SAMPLE_S, SAMPLE_REST * (ended - started))
     return peak
 
 

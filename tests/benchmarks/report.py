@@ -20,7 +20,8 @@ probability) an image to Parquet; each peer is installed alone, with the same to
   **steady** the images a second from then until the last row is written. Of ours both are seen from outside, by the
   parts that it writes; its steady rate leaves out the first part of every worker.
 - **×** says how many times as fast as the peer ours is, by total and by steady rate; below 1 the peer is faster.
-- **Memory** is the highest sum of the proportional set sizes of all processes of the command, looked at every 0.5 s.
+- **Memory** is the highest sum of the proportional set sizes of all processes of the command, looked at every
+  half second, or less often where looking would disturb.
 - **The bound** is the CPU time of our decoding and our network alone, in one process of one thread, divided among all
   cores: no job that does that work can be faster. *Together* measures as many such processes as there are cores.
 - Peers agree with our labels (probability above 0.5) on at least 95 % of the images, or stand in bold. The

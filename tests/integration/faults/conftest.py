@@ -20,7 +20,7 @@ from celebvision.registry import promote
 from faults.command import BIN, Marked
 from faults.counting import Count, count
 
-ROUNDS = int(os.environ.get("CELEBVISION_FAULT_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("CELEBVISION_FAULT_ROUNDS", "1"))
 PICTURES, BROKEN_EACH = 600, 97  # every 97th is broken
 SHARD_KEYS = 20
 # Each batch is filled up to its size: so many for so few pictures slow the work down, that a fault may find its middle.
