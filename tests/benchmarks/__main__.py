@@ -1,6 +1,7 @@
 """`make bench`: the parts and the whole job against its peers, on this machine. One JSON object on stdout.
 
     python -m tests.benchmarks [all | parts | peers | memory | tune]
+    python -m tests.benchmarks page RESULTS.json … --docs docs/benchmarks.md
 
 What takes long is kept in the work folder and made but once: pictures, environments of the peers, the network.
 """
@@ -31,6 +32,9 @@ MEMORY_TIMES = 10
 
 def main() -> None:
     words = settings()
+    if words.word == "page":
+        words.docs.write_text(report.page([json.loads(Path(name).read_text()) for name in words.results]))
+        return
     results: dict[str, Any] = {"command": command(words), "machine": machine()}
     if words.word in ("all", "parts"):
         results["parts"] = parts.measured()
@@ -41,13 +45,14 @@ def main() -> None:
     if words.word == "tune":
         results["sets"] = tune(words)
     if words.docs and "sets" in results:
-        words.docs.write_text(report.page(results))
+        words.docs.write_text(report.page([results]))
     print(json.dumps(results))
 
 
 def settings() -> argparse.Namespace:
     words = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    words.add_argument("word", nargs="?", choices=["all", "parts", "peers", "memory", "tune"], default="all")
+    words.add_argument("word", nargs="?", choices=["all", "parts", "peers", "memory", "tune", "page"], default="all")
+    words.add_argument("results", nargs="*", help="what earlier runs printed, to be laid together as a page")
     words.add_argument("--images", type=int, default=10_000, help="faces of 178×218; 0: none")
     words.add_argument("--photos", type=int, default=2_000, help="photos of 1 to 2 megapixels; 0: none")
     words.add_argument("--rounds", type=int, default=3)
@@ -57,6 +62,8 @@ def settings() -> argparse.Namespace:
     words.add_argument("--limit_s", type=float, default=1200, help="seconds that one command may take")
     words.add_argument("--docs", type=Path, help="write the tables there, as Markdown")
     given = words.parse_args()
+    if given.word == "page" and not (given.docs and given.results):
+        words.error("page: name results and --docs")
     if unknown := set(given.peers) - set(PEERS):
         words.error(f"no such peers: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     given.work = given.work.resolve()

@@ -12,7 +12,7 @@ The batch job `celebvision classify` against its peers: the same pictures, the s
 machine, one session, rounds interleaved, medians. Every contestant is a whole command that writes one row (name,
 probability) an image to Parquet; each peer is installed alone, with the same torch. This page is written by
 
-    {command}
+{commands}
 
 {machine}
 
@@ -33,12 +33,13 @@ COLUMNS = "| | version | total | first | steady, images/s | × total | × steady
 RULE = "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
-def page(results: dict[str, Any]) -> str:
-    machine = ", ".join(f"{name} {value}" for name, value in results["machine"].items())
-    parts = [HEAD.format(command=results["command"], machine=f"Machine: {machine}.")]
-    parts += [_section(section) for section in results["sets"]]
-    if "memory" in results:
-        parts.append(_memory(results["memory"]))
+def page(results: list[dict[str, Any]]) -> str:
+    """One page of one or several results, of runs on the same machine."""
+    machine = ", ".join(f"{name} {value}" for name, value in results[0]["machine"].items())
+    commands = "\n".join(f"    {result['command']}" for result in results)
+    parts = [HEAD.format(commands=commands, machine=f"Machine: {machine}.")]
+    parts += [_section(section) for result in results for section in result.get("sets", [])]
+    parts += [_memory(result["memory"]) for result in results if "memory" in result]
     return "\n".join(parts)
 
 
