@@ -80,8 +80,10 @@ def root_cause(error: BaseException) -> BaseException:
     return error
 
 
-@ray.remote(num_cpus=0)
+@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Tally:
+    """Begins at nothing again if its process is lost: what it says is for people to look at, and decides nothing."""
+
     def __init__(self) -> None:
         self.done, self.words = 0.0, ""
         self.total: float | None = None
