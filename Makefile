@@ -34,7 +34,7 @@ check: install ## format, lint, types, imports
 integration: install ## the tests on real services (Ceph) and, with CELEBVISION_TEST_DATA, on real pictures
 	$(PYTEST) tests/integration
 
-bench: install ## measure the parts, and classify beside its peers; figures go to stdout
+bench: install ## measure the parts, and classify beside its peers; an hour or so; figures go to stdout
 	$(BIN)/python -m tests.benchmarks
 
 lock: install ## pin the newest versions that pyproject.toml allows

@@ -21,7 +21,9 @@ from celebvision.config import BatchSettings
 from celebvision.storage import Stat, StorageError, Store
 
 T = TypeVar("T")
-TOGETHER = 4  # pictures that a thread takes at a time, since to hand one over costs as much as to decode a small one
+TOGETHER = (
+    4  # pictures that a thread takes at a time at most, since to hand one over costs as much as to decode a small one
+)
 AHEAD = 8  # pictures that are fetched ahead, a thread
 
 
@@ -68,11 +70,14 @@ class Fetcher:
     def pixels(self, keys: list[Key]) -> Generator[NDArray[np.uint8] | Failure]:
         """For each key its picture, uint8 height width 3, or its failure. Closed early, it fetches no further."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
+            # Of a few keys every thread gets its share.
+            together = max(1, min(TOGETHER, len(keys) // (AHEAD * self.threads)))
             for file, of_file in groupby(keys, key=attrgetter("file")):
                 if file is None:
-                    yield from _in_order(pool, self.fetch, of_file, self.threads)
+                    yield from _in_order(pool, self.fetch, of_file, self.threads, together)
                 else:
-                    yield from _in_order(pool, self._decode, self._read_rows(file, list(of_file)), self.threads)
+                    rows = self._read_rows(file, list(of_file))
+                    yield from _in_order(pool, self._decode, rows, self.threads, together)
 
     def fetch(self, key: Key) -> NDArray[np.uint8] | Failure:
         if key.size > self.max_bytes:
@@ -129,9 +134,13 @@ def _read_group(parquet: pq.ParquetFile, group: int, rows: list[int]) -> list[by
 
 
 def _in_order(
-    pool: ThreadPoolExecutor, work: Callable[[T], NDArray[np.uint8] | Failure], things: Iterator[T], threads: int
+    pool: ThreadPoolExecutor,
+    work: Callable[[T], NDArray[np.uint8] | Failure],
+    things: Iterator[T],
+    threads: int,
+    together: int,
 ) -> Iterator[NDArray[np.uint8] | Failure]:
-    """Like `pool.map`, but a thread takes several at a time, and never more than `AHEAD` of them a thread wait."""
+    """Like `pool.map`, but a thread takes `together` at a time, and no more than `AHEAD` a thread are waiting."""
 
     unwanted = Event()
 
@@ -140,9 +149,9 @@ def _in_order(
 
     waiting: deque[Future[list[NDArray[np.uint8] | Failure]]] = deque()
     try:
-        while some := list(islice(things, TOGETHER)):
+        while some := list(islice(things, together)):
             waiting.append(pool.submit(several, some))
-            if len(waiting) * TOGETHER >= AHEAD * threads:
+            if len(waiting) * together >= AHEAD * threads:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()

@@ -76,7 +76,7 @@ def unpack(row: pa.Table, height: int, width: int) -> Iterator[Picture]:
 def _told(pictures: Iterator[Picture], keys: list[Key], number: int, pulse: Pulse) -> Iterator[Picture]:
     """The same pictures; meanwhile the pulse says which is waited for."""
     for at, key in enumerate(keys):
-        pulse(f"fetches {key.key!r}, picture {at} of {len(keys)} of shard {number}")
+        pulse(f"fetches from {key.key!r} on, picture {at} of {len(keys)} of shard {number}")
         yield next(pictures)
 
 

@@ -218,7 +218,7 @@ def test_no_progress_is_an_error_that_says_what_waits_for_what(
                 run.classify(settings)
         finally:
             told.set()
-    assert "fetches 'photos/1.jpg', picture 1 of 3" in str(failed.value)
+    assert "fetches from 'photos/1.jpg' on, picture 1 of 3" in str(failed.value)
     assert "of 2 CPU" in str(failed.value)
     assert record(settings.output)["state"] == "failed"
     assert run.classify(settings).summary["results"] == 3  # the same command continues
