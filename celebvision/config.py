@@ -183,8 +183,8 @@ class PlanSettings(BatchSettings):
 
     sample: int = Field(200, ge=1, le=100_000, description="pictures that the forecast is measured on")
     node_type: str | None = Field(None, description="of the price table; none: no cost")
-    nodes: int = Field(1, ge=1, description="nodes of that type")
-    prices: Path | None = Field(None, description="YAML of node types with usd_per_hour; none: the one that we carry")
+    nodes: int = Field(1, ge=1, description="of that type; the time is this cluster's")
+    prices: Path | None = Field(None, description="YAML, dollars an hour by node type; wins over configs/prices.yaml")
 
 
 class RunsSettings(Settings):

@@ -70,7 +70,7 @@ def plan(settings: PlanSettings) -> Outcome:
         rate = min(fetched, spread.actors / stages["infer"])
     else:
         rate = sum(one["images_per_s"] for one in measured)
-    start_s = started_s + loading_s + 2 * ray_data_s  # one for the pictures, one to lay the results together
+    start_s = started_s + loading_s + 2 * ray_data_s  # to begin, and to lay the results together and end
     total_s = start_s + listing_s + keys / rate
     workers = {stage: spread.decoders if spread.apart and stage != "infer" else spread.actors for stage in STAGES}
     summary = {
@@ -163,8 +163,18 @@ def _price(settings: PlanSettings) -> float | None:
     prices: dict[str, Any] = {}
     for path in (PRICES, settings.prices):
         if path is not None and (path is settings.prices or path.exists()):
-            prices |= yaml.safe_load(path.read_text())
+            prices |= _prices(path)
     if settings.node_type not in prices:
         known = ", ".join(sorted(prices)) or "none"
         raise JobFailed(f"node_type: {settings.node_type} has no price; known are: {known}; give yours by --prices")
     return float(prices[settings.node_type]) * settings.nodes
+
+
+def _prices(path: Path) -> dict[str, Any]:
+    try:
+        prices = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise JobFailed(f"prices: {path} cannot be read: {error}") from None
+    if not isinstance(prices, dict) or not all(isinstance(price, int | float) for price in prices.values()):
+        raise JobFailed(f"prices: {path} should hold lines such as g5.xlarge: 1.006")
+    return prices

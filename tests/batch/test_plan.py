@@ -57,6 +57,15 @@ def test_your_own_prices_win(settings: PlanSettings, tmp_path: Path) -> None:
         planning._price(mine.model_copy(update={"node_type": "g9.huge"}))
 
 
+@pytest.mark.parametrize("content", [None, "- g5.xlarge", "g5.xlarge: dear", "a: ["])
+def test_prices_that_are_none_are_refused(settings: PlanSettings, tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "prices.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(JobFailed, match=r"prices: .*prices.yaml"):
+        planning._price(settings.model_copy(update={"prices": path, "node_type": "g5.xlarge"}))
+
+
 def test_every_key_is_as_likely_to_be_in_the_sample() -> None:
     from datetime import UTC, datetime
 
