@@ -11,12 +11,14 @@ from faults.command import END_S, Marked, kill, parts, wait_for_a_moment_in_the_
 from faults.conftest import Exact, House, Start
 
 ACTOR = "ClassifyShards"  # in the title of each process that holds a network
+AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # no workers: a node ends with either of its two agents
 
 
 def workers(command: Marked) -> dict[str, list[int]]:
     """Ray's worker processes: those with a network, and all others."""
-    actors = command.processes(ACTOR)
-    return {"actor": actors, "other": [process for process in command.processes("ray::") if process not in actors]}
+    actors, agents = command.processes(ACTOR), [agent for title in AGENTS for agent in command.processes(title)]
+    others = [process for process in command.processes("ray::") if process not in {*actors, *agents}]
+    return {"actor": actors, "other": others}
 
 
 @pytest.mark.parametrize("kind", ["actor", "other"])
@@ -60,18 +62,19 @@ def test_workers_killed_while_they_write_leave_no_half_file(
     exactly_once("SIGKILL in a write", output)
 
 
+@pytest.mark.parametrize("kind", ["driver", "driver's own node"])
 def test_a_killed_driver_loses_no_key_when_the_command_is_given_again(
-    house: House, start: Start, exactly_once: Exact, draw: random.Random, tmp_path: Path
+    kind: str, house: House, start: Start, exactly_once: Exact, draw: random.Random, tmp_path: Path
 ) -> None:
     output = tmp_path / "labels"
     with start(house.words(output)) as killed:
         wait_for_a_moment_in_the_middle(killed, output, house.shards, draw)
-        killed.process.kill()
-        killed.process.wait()
+        kill([killed.process.pid] if kind == "driver" else killed.processes("raylet/raylet"))
+        assert killed.status() != 0  # Ray ends a driver whose node is lost
         # At once, while workers of the killed one may still be at work.
         with start(house.words(output)) as again:
             assert again.status() == 0, again.stderr
-    exactly_once("SIGKILL of the driver", output)
+    exactly_once(f"SIGKILL of the {kind}", output)
 
 
 def test_a_lost_node_loses_no_key(
