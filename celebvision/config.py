@@ -164,7 +164,9 @@ class BatchSettings(Settings):
     shard_keys: int = Field(1000, ge=1, le=5000, description="keys a worker finishes at a time")
     max_pixels: int = Field(64_000_000, ge=1, description="a larger picture is a failure, not a risk")
     max_bytes: int = Field(64 * MIB, ge=1, description="a larger object is a failure, not a risk")
-    fetch_threads: int = Field(16, ge=1, le=256, description="concurrent requests a worker")
+    fetch_threads: int | None = Field(
+        None, ge=1, le=256, description="concurrent requests a worker; none: 16 to a bucket, 2 to a local folder"
+    )
     min_actors: int = Field(1, ge=1, description="networks that are loaded at least")
     max_actors: int | None = Field(None, ge=1, description="and at most; none: one for each GPU, or CPU without GPUs")
     split_stages: bool | None = Field(

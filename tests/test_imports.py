@@ -10,7 +10,7 @@ PACKAGE = "celebvision"
 
 # From the ground up: a room may import rooms of lower floors, and rooms on its own floor where `beside` says so.
 FLOORS = [
-    {"storage", "images", "sheet", "__init__"},
+    {"storage", "images", "memory", "sheet", "__init__"},
     {"config", "job"},
     {"models"},
     {"ray_session"},

@@ -25,6 +25,7 @@ from celebvision.batch.fetch import Failure, Fetcher, Key
 from celebvision.batch.record import FAILURE_FIELDS, Run, rows_of
 from celebvision.config import BatchSettings
 from celebvision.job import JobFailed
+from celebvision.memory import keep_freed_memory
 from celebvision.models.classifier import Classifier
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import Board, Pulse
@@ -87,6 +88,7 @@ class DecodeShards:
         self.settings, self.run, self.size, self.board = settings, run, size, board
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        keep_freed_memory()
         fetcher = Fetcher.of(self.settings, open_bucket(self.settings.input)[0], self.size.height, self.size.width)
         output = open_store(self.settings.output)
         for number in batch["shard"].to_pylist():
@@ -108,6 +110,7 @@ class ClassifyShards:
         with Pulse(board, "classify") as pulse:
             pulse("loads the network")
             torch.set_num_threads(1)
+            keep_freed_memory()
             self.settings, self.run, self.model, self.board = settings, run, model, board
             device = "cuda" if torch.cuda.is_available() else "cpu"
             self.classifier = Classifier(assemble(model, ray.get(weights)), tuple(model.targets), device)

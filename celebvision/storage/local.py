@@ -76,6 +76,8 @@ def _leads_inside(folder: str, root: str) -> bool:
 class LocalStore(Store):
     """Files under a folder. Keys that would leave it, or that name no file, are refused with `ValueError`."""
 
+    in_flight = 2  # a disk answers at once; more threads would only take turns
+
     def __init__(self, uri: str) -> None:
         self._folder = Path(uri).expanduser().resolve()
         self.uri = str(self._folder)

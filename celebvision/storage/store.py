@@ -54,6 +54,7 @@ class Store(ABC):
     """
 
     uri: str
+    in_flight = 16  # requests that one worker sends at a time
 
     @abstractmethod
     def __init__(self, uri: str) -> None: ...

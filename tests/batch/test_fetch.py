@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from celebvision import images
+from celebvision.batch import fetch
 from celebvision.batch.fetch import AHEAD, TOGETHER, Failure, Fetcher, Key
 from celebvision.storage import Denied, NotFound, Store, Throttled, Unreachable, open_store
 from celebvision.storage.local import LocalStore
@@ -149,6 +150,28 @@ def test_few_pictures_are_held_however_slowly_they_are_taken(tmp_path: Path) -> 
     assert sorted(store.asked, key=int) == [key.key for key in numbered(100)]
 
 
+def test_few_bytes_are_held_however_large_the_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetch, "AHEAD_BYTES", 5 * 9)
+    store = Counting(str(tmp_path))
+    for taken, _ in enumerate(fetcher(store, threads=4).pixels(numbered(100)), start=1):
+        assert len(store.asked) <= taken + 5
+    assert len(store.asked) == 100
+
+
+def test_large_pictures_are_not_given_to_one_thread_several_at_a_time(tmp_path: Path) -> None:
+    class Meeting(Counting):
+        def get(self, key: str) -> bytes:
+            if int(key) < threads:
+                all_here.wait(10)
+            return super().get(key)
+
+    threads = 3
+    all_here, store = threading.Barrier(threads), Meeting(str(tmp_path))
+    large = [replace(key, size=fetch.TOGETHER_BYTES) for key in numbered(threads * AHEAD * TOGETHER)]
+    pictures = replace(fetcher(store, threads), max_bytes=fetch.TOGETHER_BYTES).pixels(large)
+    assert [red(outcome) for outcome in pictures] == list(range(len(large)))
+
+
 def test_what_nobody_wants_any_more_is_not_fetched(tmp_path: Path) -> None:
     class Waiting(Counting):
         def get(self, key: str) -> bytes:
@@ -170,6 +193,25 @@ def test_too_large_an_object_is_never_fetched(tmp_path: Path) -> None:
     (failure,) = fetcher(store).pixels([Key("0", MAX_BYTES + 1, "e")])
     assert isinstance(failure, Failure)
     assert store.asked == []
+
+
+def test_of_an_object_of_unknown_size_no_more_is_read_than_shows_that_it_is_too_large(tmp_path: Path) -> None:
+    read: list[int] = []
+
+    class Ranges(LocalStore):
+        def get_range(self, key: str, start: int, length: int) -> bytes:
+            data = super().get_range(key, start, length)
+            read.append(len(data))
+            return data
+
+    store = Ranges(str(tmp_path))
+    store.put("film.jpg", b"x" * (5 * MAX_BYTES))
+    store.put("red.jpg", picture())
+    failure, good = fetcher(store).pixels([Key("film.jpg", 0, ""), Key("red.jpg", 0, "")])
+    assert isinstance(failure, Failure)
+    assert (failure.stage, failure.error) == ("fetch", "TooManyBytes")
+    assert max(read) == MAX_BYTES + 1
+    assert red(good) == 100
 
 
 # ---- rows of Parquet files ----

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from celebvision import images
+from celebvision.memory import keep_freed_memory
 from celebvision.models import create
 from celebvision.models.classifier import Classifier
 from tests.benchmarks.pictures import batches
@@ -29,6 +30,7 @@ WARM_UP = 3  # batches, in which kernels are chosen
 def cpu_seconds(folder: str, weights: str, arguments: str) -> float:
     """CPU seconds an image."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     network = create("cnn", **json.loads(Path(arguments).read_text()))
     network.load_state_dict(load_file(weights))
     classifier = Classifier(network, ("Male",))
