@@ -1,7 +1,8 @@
 """Torch's `DataLoader` tuned by hand: scaled decoding in workers, whole uint8 batches, folded norms, bfloat16.
 
-It takes our own decoder and `Classifier`, which do the first and the last two: what is left to compare is the job
-around them. `python -m tests.benchmarks tune` tries the settings; the defaults are the best of two cores.
+It takes our own decoder and `Classifier`, which do the first and the last two, and keeps freed memory as ours does:
+what is left to compare is the job around them. `python -m tests.benchmarks tune` tries the settings; the defaults are
+the best of two cores.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SequentialSampler
 
 from celebvision import images
+from celebvision.memory import keep_freed_memory
 from celebvision.models.classifier import Classifier
 from celebvision.models.preprocessing import Preprocessing
 from tests.benchmarks.peers.task import Task, parser, task_of
@@ -49,6 +51,7 @@ def settings() -> argparse.Namespace:
 
 def main() -> None:
     words = settings()
+    keep_freed_memory()
     task = task_of(words)
     classifier = Classifier(task.network(), ("Male",))
     if words.compiled:
