@@ -12,12 +12,16 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, IncompleteReadError
 from botocore.exceptions import ConnectionError as BotoConnectionError
+from botocore.httpsession import URLLib3Session
 from botocore.parsers import ResponseParserError
+from botocore.utils import get_environ_proxies
 from s3transfer.exceptions import RetriesExceededError
 
+from celebvision.storage.get import Getter
 from celebvision.storage.store import Conflict, Denied, Expired, NotFound, StorageError, Throttled, Unreachable
 
 ATTEMPTS = 10  # of one operation before it is given up; they wait about 45 s in all
@@ -107,7 +111,7 @@ _client_lock = threading.Lock()
 
 
 @lru_cache(maxsize=1)
-def _new_client() -> Any:
+def _new_client() -> tuple[Any, Getter]:
     config = Config(
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=READ_TIMEOUT_S,
@@ -116,18 +120,33 @@ def _new_client() -> Any:
     )
     # other services refuse the checksums that newer SDKs add by themselves
     plain = Config(request_checksum_calculation="when_required", response_checksum_validation="when_required")
-    session = boto3.Session()
+    core = botocore.session.get_session()
+    session = boto3.Session(botocore_session=core)
     try:
         made = session.client("s3", config=config)
-        return made if is_aws(made.meta.endpoint_url) else session.client("s3", config=config.merge(plain))
+        if not is_aws(made.meta.endpoint_url):
+            made = session.client("s3", config=config.merge(plain))
+        http = URLLib3Session(
+            verify=core.get_config_variable("ca_bundle") or True,
+            proxies=get_environ_proxies(made.meta.endpoint_url),
+            timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
+            max_pool_connections=CONNECTIONS,
+        )
     except ValueError as error:
         raise StorageError(f"AWS_ENDPOINT_URL or another AWS setting is not right: {error}") from error
+    return made, Getter(made, core.get_credentials(), http)
 
 
 def client() -> Any:
     """This process's S3 client."""
     with _client_lock:  # or each of many threads that start together would build its own
-        return _new_client()
+        return _new_client()[0]
+
+
+def getter() -> Getter:
+    """What sends this process's GETs."""
+    with _client_lock:
+        return _new_client()[1]
 
 
 def forget_client() -> None:

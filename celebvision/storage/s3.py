@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from celebvision.storage.client import client, retried
+from celebvision.storage.client import client, getter, retried
 from celebvision.storage.listing import Ask, in_order
 from celebvision.storage.local import local_errors, write_file
 from celebvision.storage.store import Conflict, NotFound, Stat, Store, as_folder, check_range
@@ -38,18 +38,18 @@ class S3Store(Store):
             raise ValueError(f"an empty key names no object in {self.uri}")
         return {"Bucket": self.bucket, "Key": self.root + key}
 
-    def _read(self, key: str, **words: str) -> tuple[bytes, str]:
+    def _read(self, key: str, **headers: str) -> tuple[bytes, str]:
         """The object's bytes, or a range of them, and its etag."""
 
         def read() -> tuple[bytes, str]:
+            target = self._target(key)
             try:
-                answer = client().get_object(**self._target(key), **words)
+                body, etag = getter().get(target["Bucket"], target["Key"], **headers)
             except ClientError as error:
                 if error.response["Error"]["Code"] == "InvalidRange":  # it starts behind the end
                     return b"", ""
                 raise
-            # not `with`: that gives the stream below, whose errors and short reads botocore does not see
-            return answer["Body"].read(), answer["ETag"].strip('"')
+            return body, etag.strip('"')
 
         return retried(self._name(key), read)
 

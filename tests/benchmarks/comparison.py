@@ -136,7 +136,8 @@ def answers(name: str, output: Path) -> dict[str, float]:
     if name == OURS:
         rows = [row for file in output.glob("results/*/*.parquet") for row in pq.read_table(file).to_pylist()]
         return {
-            row["key"]: row["probability"] if row["label"] == CLASSES[1] else 1 - row["probability"] for row in rows
+            row["key"].rpartition("/")[2]: row["probability"] if row["label"] == CLASSES[1] else 1 - row["probability"]
+            for row in rows
         }
     rows = [row for file in (output / "rows").glob("*.parquet") for row in pq.read_table(file).to_pylist()]
     return {row["name"].rpartition("/")[2]: row["probability"] for row in rows}

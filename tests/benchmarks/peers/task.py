@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -88,11 +89,15 @@ def task_of(words: argparse.Namespace) -> Task:
 
 
 @cache
-def s3_client() -> Any:
-    """A client for each process; the endpoint and the keys are the environment's."""
+def _client_of(process: int) -> Any:
     import boto3
 
     return boto3.client("s3")
+
+
+def s3_client() -> Any:
+    """A client for each process, forked ones too; the endpoint and the keys are the environment's."""
+    return _client_of(os.getpid())
 
 
 def _bucket_and_prefix(uri: str) -> tuple[str, str]:
