@@ -22,7 +22,7 @@ import torch
 
 from tests.benchmarks import parts, pictures, report
 from tests.benchmarks.comparison import Contest, Failed
-from tests.benchmarks.contestants import OURS, TITLES, Contestant, environment, ours, peer
+from tests.benchmarks.contestants import OURS, TITLES, Contestant, bound_command, environment, ours, peer
 from tests.benchmarks.network import model_of
 from tests.benchmarks.processes import run
 
@@ -106,8 +106,9 @@ def contests(words: argparse.Namespace, contestants: list[Contestant]) -> list[d
 
 
 def memory(words: argparse.Namespace) -> dict[str, Any]:
-    """Our peak over the pictures, and over ten times as many names of the same files."""
-    contestant = ours(model_of(words.work))
+    """Our peak over the pictures, and over ten times as many names of the same files; the rate of those nine tenths."""
+    model = model_of(words.work)
+    contestant = ours(model)
     few = pictures.folder_of(words.work, "faces", words.images)
     runs = []
     for folder, count in (few, words.images), (pictures.many_times(few, MEMORY_TIMES), MEMORY_TIMES * words.images):
@@ -121,7 +122,12 @@ def memory(words: argparse.Namespace) -> dict[str, Any]:
             raise Failed(ended.error)
         runs.append({"images": count, "peak_bytes": ended.peak_bytes, "seconds": ended.seconds})
         print(f"memory: {runs[-1]}", file=sys.stderr, flush=True)
-    return {"runs": runs, "ratio": runs[1]["peak_bytes"] / runs[0]["peak_bytes"]}
+    bound = run(bound_command(few, model), environment(words.work), words.work / "output" / "bound.log", words.limit_s)
+    if bound.error:
+        raise Failed(bound.error)
+    rate = (runs[1]["images"] - runs[0]["images"]) / (runs[1]["seconds"] - runs[0]["seconds"])
+    ratio = runs[1]["peak_bytes"] / runs[0]["peak_bytes"]
+    return {"runs": runs, "ratio": ratio, "sustained_images_per_s": rate, "bound": json.loads(bound.stdout)}
 
 
 def command(words: argparse.Namespace) -> str:
