@@ -87,8 +87,8 @@ def _memory(memory: dict[str, Any]) -> str:
     return (
         "## Memory, and the rate of a long run\n\n"
         f"The peak of `celebvision classify` is {runs}: {memory['ratio']:.2f} times. By the difference\n"
-        f"of the two runs, {more:,} images more went at {rate:,.0f} images/s: {rate / bound:.0%} of the bound, which was\n"
-        f"{bound:,.0f} images/s right after.\n"
+        f"of the two runs, {more:,} images more went at {rate:,.0f} images/s: {rate / bound:.0%} of the bound, which\n"
+        f"was {bound:,.0f} images/s right after.\n"
     )
 
 
