@@ -48,7 +48,7 @@ def page(results: list[dict[str, Any]]) -> str:
 def _section(section: dict[str, Any]) -> str:
     title = (
         f"## {section['images']:,} {section['kind']} of {section['mean_bytes'] / 1000:.0f} kB on average, "
-        f"from {section['source']}, {section['rounds']} rounds"
+        f"from {section['source']}, {section['rounds']} {'round' if section['rounds'] == 1 else 'rounds'}"
     )
     rows = [_row(name, section["contestants"].get(name, {})) for name in TITLES if name in section["contestants"]]
     return "\n".join([title, "", COLUMNS, RULE, *rows, "", _bound(section["contestants"].get("bound", {})), ""])
