@@ -8,7 +8,11 @@ from typing import Any, cast
 from torch import nn
 
 # Imported when they are made: torchvision alone takes longer to import than torch, in every worker that starts.
-ARCHITECTURES = {"cnn": "celebvision.models.cnn:CNN", "inception_v3": "celebvision.models.inception:InceptionV3"}
+ARCHITECTURES = {
+    "cnn": "celebvision.models.cnn:CNN",
+    "inception_v3": "celebvision.models.inception:InceptionV3",
+    "cyclegan": "celebvision.models.cyclegan:CycleGAN",
+}
 
 
 def create(architecture: str, **arguments: object) -> nn.Module:
