@@ -9,13 +9,24 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, NoReturn, TypeVar, get_args
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 MIB = 2**20
+PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")  # what names of pictures end in
 
 
 class WordsError(Exception):
@@ -58,15 +69,37 @@ class Settings(BaseSettings):
         return (init_settings,)
 
 
-class IngestSettings(Settings):
-    """Original CelebA files to Parquet shards for training."""
+# What the other architectures have no use for.
+CLASSIFIERS_ALONE = {"targets", "weights", "schedule", "warmup", "weight_decay", "label_smoothing", "augment"}
+CYCLEGAN_ALONE = {"style_data", "cyclegan"}
 
-    source: URI = Field(description="folder with img_align_celeba (folder or .zip) and list_attr_celeba (.txt or .csv)")
+
+class IngestSettings(Settings):
+    """Original CelebA files, or a folder of style pictures, to Parquet shards for training."""
+
+    source: URI | None = Field(
+        None, description="folder with img_align_celeba (folder or .zip) and list_attr_celeba (.txt or .csv)"
+    )
+    style_folder: URI | None = Field(
+        None, validate_default=True, description="instead: folder of pictures in one style, at any depth"
+    )
     output: URI = Field(description="where the shards and dataset.json go")
     seed: int = Field(0, ge=0, description="of the order of rows, and of the split where the source has none")
     shard_bytes: int = Field(128 * MIB, ge=MIB, description="size of a shard, about")
     row_group_bytes: int = Field(16 * MIB, ge=64 * 1024, description="size of a row group, about")
     max_failures: int | None = Field(None, ge=0, description="exit status 3 above this many; none: any number is fine")
+
+    @field_validator("style_folder")
+    @classmethod
+    def _one_of_both(cls, style_folder: str | None, info: ValidationInfo) -> str | None:
+        if "source" in info.data and (info.data["source"] is None) == (style_folder is None):
+            raise ValueError("give either --source or --style_folder" + (", not both" if style_folder else ""))
+        return style_folder
+
+    @property
+    def pictures(self) -> str:
+        """The URI that the pictures are under."""
+        return self.source or self.style_folder or ""
 
 
 class Phase(Part):
@@ -90,17 +123,48 @@ class Augment(Part):
     erase: float = Field(0.25, ge=0, le=1, description="probability that a rectangle is blanked")
 
 
+class CycleGANSettings(Part):
+    """What only CycleGAN has."""
+
+    cycle_weight: float = Field(10.0, ge=0, description="of the way there and back, in the generators' loss")
+    identity_weight: float = Field(5.0, ge=0, description="of a picture that has the manner already; 0: not computed")
+    pool: int = Field(50, ge=0, description="earlier drawings that a discriminator is shown again")
+    discriminator_width: int = Field(64, ge=1, description="channels of its first convolution")
+    discriminator_layers: int = Field(3, ge=1, le=5, description="strided ones; 3: patches of 70 pixels, 2: 34, 1: 16")
+    diff_augment: list[Literal["colour", "translation", "cutout"]] = Field(
+        [], description="random changes before judging, for style sets of a few hundred pictures or less"
+    )
+    accumulate: int = Field(1, ge=1, description="parts that a worker's batch is computed in, to save memory")
+    style_crop: tuple[float, float] = Field(
+        (0.9, 1.0), description="least and largest crop of a style picture, share of its shorter side"
+    )
+    features: str = Field("inception_v3", description="for KID and FID: inception_v3, or vgg16:relu4_3 and the like")
+    features_weights: str = Field("torchvision", description="of those: URI of a safetensors file, or torchvision")
+    valid_images: int = Field(500, ge=4, description="validation photos, and style pictures, to measure on")
+    grid: int = Field(8, ge=1, description="pictures of each side that an epoch shows")
+
+    @field_validator("style_crop")
+    @classmethod
+    def _ordered(cls, crop: tuple[float, float]) -> tuple[float, float]:
+        if not 0 < crop[0] <= crop[1] <= 1:
+            raise ValueError("should be two shares, 0 < least <= largest <= 1")
+        return crop
+
+
 class TrainSettings(Settings):
     """Train a network data-parallel from shards and publish it to the registry."""
 
     data: URI = Field(description="shards that `ingest` wrote")
+    style_data: URI | None = Field(None, description="style shards that `ingest --style_folder` wrote; for cyclegan")
     registry: URI = Field(description="where the model version is published")
     output: URI | None = Field(None, description="checkpoints, history, TensorBoard; none: REGISTRY/_training")
-    architecture: Literal["cnn", "inception_v3"] = Field("cnn", description="kind of network")
+    architecture: Literal["cnn", "inception_v3", "cyclegan"] = Field("cnn", description="kind of network")
     arguments: dict[str, Any] = Field({}, description="the network's own arguments, as JSON")
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="in the registry; none: architecture")
     targets: list[str] = Field(["Male"], min_length=1, description="attributes to learn, or all")
     weights: str | None = Field(None, description="pretrained backbone: URI of a safetensors file, or torchvision")
+    cyclegan: CycleGANSettings = Field(CycleGANSettings(), description="what only cyclegan has")
+    epoch_images: int | None = Field(None, ge=1, description="training images an epoch; none: all there are")
     phases: list[Phase] = Field(
         [Phase(epochs=20, learning_rate=2e-3)], min_length=1, description="run one after another"
     )
@@ -117,6 +181,18 @@ class TrainSettings(Settings):
     max_worker_failures: int = Field(3, ge=0, description="lost workers after which the training gives up")
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
     promote: bool = Field(False, description="make it the production version even if there is one")
+
+    @model_validator(mode="after")
+    def _of_this_architecture(self) -> Self:
+        others = CLASSIFIERS_ALONE if self.architecture == "cyclegan" else CYCLEGAN_ALONE
+        if wrong := sorted(self.model_fields_set & others):
+            raise ValueError(f"{self.architecture} has no setting {', '.join(wrong)}")
+        if self.architecture == "cyclegan":
+            if self.style_data is None:
+                raise ValueError("cyclegan needs style_data: style shards that `ingest --style_folder` wrote")
+            if len(self.phases) > 1 or self.phases[0].trainable:
+                raise ValueError("phases: cyclegan has one phase, in which all learns")
+        return self
 
     @property
     def model_name(self) -> str:
@@ -151,7 +227,7 @@ class BatchSettings(Settings):
         description="take these keys instead of listing: Parquet or CSV with a column key, or S3 Inventory's manifest",
     )
     suffixes: list[str] = Field(
-        [".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"],
+        list(PICTURES),
         description="endings of the keys to take, in any case; empty: every key",
     )
     glob: str | None = Field(None, description="pattern of the whole key, such as 2024/*/IMG_*.jpg; none: every key")
@@ -169,9 +245,6 @@ class BatchSettings(Settings):
     )
     min_actors: int = Field(1, ge=1, description="networks that are loaded at least")
     max_actors: int | None = Field(None, ge=1, description="and at most; none: one for each GPU, or CPU without GPUs")
-    split_stages: bool | None = Field(
-        None, description="fetch and decode in workers of their own, on any node; none: where there are GPUs to feed"
-    )
     stall_timeout_s: float = Field(600.0, gt=0, description="end the run when nothing moves for so long")
     max_failures: int | None = Field(None, ge=0, description="exit status 3 above this many; none: any number is fine")
 
@@ -179,9 +252,28 @@ class BatchSettings(Settings):
 class ClassifySettings(BatchSettings):
     """Label every picture of a bucket: each once, the broken ones listed with the reason."""
 
+    split_stages: bool | None = Field(
+        None, description="fetch and decode in workers of their own, on any node; none: where there are GPUs to feed"
+    )
 
-class PlanSettings(BatchSettings):
-    """What `classify` with the same words would do: keys, bytes, time and cost. Writes nothing."""
+
+class StylizeSettings(BatchSettings):
+    """Redraw every picture of a bucket by a style model: each once, the broken ones listed with the reason."""
+
+    format: Literal["jpeg", "png", "webp"] = Field("jpeg", description="of the pictures that are written")
+    quality: int = Field(90, ge=1, le=100, description="of JPEG and WebP")
+    size: int | None = Field(None, ge=1, description="pixels of the shorter side; none: as large as the input")
+    # A picture takes tens to thousands of times as long to draw as to label.
+    batch_size: int = Field(8, ge=1, description="images of one size a forward pass, at most")
+    shard_keys: int = Field(50, ge=1, le=5000, description="keys a worker finishes at a time")
+    stall_timeout_s: float = Field(1800.0, gt=0, description="end the run when nothing moves for so long")
+
+
+class PlanSettings(ClassifySettings, StylizeSettings):
+    """What `classify` or `stylize` with the same words would do: keys, bytes, time and cost. Writes nothing.
+
+    The model tells which of the two it is, and that verb's defaults hold.
+    """
 
     sample: int = Field(200, ge=1, le=100_000, description="pictures that the forecast is measured on")
     node_type: str | None = Field(None, description="of the price table; none: no cost")
@@ -192,7 +284,7 @@ class PlanSettings(BatchSettings):
 class RunsSettings(Settings):
     """What ran on an output, and how it stands."""
 
-    output: URI = Field(description="output of `classify`")
+    output: URI = Field(description="output of `classify` or `stylize`")
 
 
 class PromoteSettings(Settings):
@@ -286,7 +378,7 @@ def _sentences(error: ValidationError, settings: type[BaseModel]) -> list[str]:
             lines.append(f"{key}: is missing; give --{key}")
         else:
             right = problem["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            lines.append(f"{key}: {problem['input']!r} is refused: {right}")
+            lines.append(f"{key}: {problem['input']!r} is refused: {right}" if key else right)
     return lines
 
 

@@ -89,11 +89,11 @@ def find_images(store: Store) -> dict[str, Place]:
 def _in_folder(store: Store, folder: str) -> Iterator[tuple[str, Place]]:
     for stat in store.list(folder):
         name = stat.key.rpartition("/")[2]
-        if not _is_hidden(name):
+        if not is_hidden(name):
             yield name, Place(stat.key, stat.size)
 
 
-def _is_hidden(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """A folder's marker, or what a Mac leaves beside every picture it packs (`._000001.jpg`, `.DS_Store`)."""
     return not name or name.startswith(".")
 
@@ -108,7 +108,7 @@ def _in_zip(store: Store, key: str) -> Iterator[tuple[str, Place]]:
         raise JobFailed(f"{store.uri}/{key}: not a whole zip file: {error}") from None
     for member, end in zip(members, ends, strict=True):
         name = member.filename.rpartition("/")[2]
-        if _is_hidden(name):
+        if is_hidden(name):
             continue
         if member.flag_bits & ZIP_ENCRYPTED or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise JobFailed(f"{store.uri}/{key}: {member.filename} is encrypted or compressed in a way not read here")

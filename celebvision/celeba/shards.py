@@ -1,10 +1,10 @@
-"""Shards of labelled pictures: what `dataset.json` says of them, and how they become batches of pixels."""
+"""Shards of pictures: what `dataset.json` says of them, and how labelled ones become batches of pixels."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from celebvision import images
+from celebvision.celeba.schema import ATTRIBUTES
 from celebvision.job import JobFailed
 from celebvision.storage import NotFound, open_store
 
@@ -23,7 +24,7 @@ DECODE_ROWS = 256  # pictures decoded at a time, which bounds what a reading tas
 
 @dataclass(frozen=True)
 class Shard:
-    """One Parquet file of a split; `positives` counts the rows where each attribute is true."""
+    """One Parquet file of a split; `positives` counts the rows where each attribute is true; empty for a style set."""
 
     path: str
     split: str
@@ -54,7 +55,7 @@ class DataSet:
         return [shard for shard in self.shards if shard.split == split]
 
     def positives(self, split: str) -> dict[str, int]:
-        """Rows of a split where each attribute is true."""
+        """Rows of a split where each attribute is true; empty for a style set, which has no attributes."""
         names = self.shards[0].positives if self.shards else {}
         return {name: sum(shard.positives[name] for shard in self.of(split)) for name in names}
 
@@ -100,9 +101,28 @@ def row_groups(data_set: DataSet, split: str) -> list[RowGroup]:
     return [RowGroup(shard.path, number) for shard in data_set.of(split) for number in range(shard.row_groups)]
 
 
+def check_targets(uri: str, targets: Collection[str], attributes: Collection[str]) -> None:
+    """Refuse targets that the shards at `uri` have no labels of.
+
+    Raises:
+        JobFailed: which, and what there is.
+    """
+    if unknown := [target for target in targets if target not in attributes]:
+        labelled = (
+            f"it has {', '.join(attributes)}" if attributes else "its pictures have no labels: is it a style set?"
+        )
+        raise JobFailed(f"targets: {', '.join(unknown)}: no attribute of {uri}; {labelled}")
+
+
 @dataclass(frozen=True)
 class ReadRowGroup:
-    """Decodes a row group to batches for `map_batches`: `image` uint8 B H W 3, `label` float32 B T, 0 or 1."""
+    """Decodes a row group to batches for `map_batches`.
+
+    `image` is uint8 B H W 3; with targets there is `label`, float32 B T, 0 or 1.
+
+    Raises:
+        JobFailed: the shard has no labels of a target.
+    """
 
     uri: str
     targets: tuple[str, ...]
@@ -114,12 +134,16 @@ class ReadRowGroup:
         store = open_store(self.uri)
         for path, number in zip(batch["path"], batch["number"], strict=True):
             with store.open(str(path)) as stream:
-                table = pq.ParquetFile(stream).read_row_group(int(number), ["image_id", "image", *self.targets])
+                file = pq.ParquetFile(stream)
+                check_targets(self.uri, self.targets, [name for name in file.schema_arrow.names if name in ATTRIBUTES])
+                table = file.read_row_group(int(number), ["image_id", "image", *self.targets])
             for start in range(0, len(table), DECODE_ROWS):
                 rows = table.slice(start, DECODE_ROWS)
                 pixels = np.stack([images.decode(data.as_py(), self.height, self.width) for data in rows["image"]])
-                labels = np.stack([rows[name].to_numpy().astype(np.float32) for name in self.targets], axis=1)
-                decoded = {"image": pixels, "label": labels}
+                decoded: dict[str, NDArray[Any]] = {"image": pixels}
+                if self.targets:
+                    labels = [rows[name].to_numpy().astype(np.float32) for name in self.targets]
+                    decoded["label"] = np.stack(labels, axis=1)
                 if self.with_image_id:
                     decoded["image_id"] = rows["image_id"].to_numpy()
                 yield decoded

@@ -86,6 +86,15 @@ def test_a_shard_that_is_gone_is_named(data: Path) -> None:
         list(reader({"path": np.array(["split=train/part-00009.parquet"]), "number": np.array([0])}))
 
 
+def test_targets_that_the_shards_have_no_labels_of_are_refused_by_name(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(JobFailed, match=r"targets: Tall: no attribute of .*; it has 5_o_Clock_Shadow, "):
+        read(data, 0, targets=("Tall", "Male"))
+    (tmp_path / PATH).parent.mkdir()
+    pq.write_table(pa.table({"image_id": ["a.jpg"], "image": pa.array([jpeg(0)], pa.binary())}), tmp_path / PATH)
+    with pytest.raises(JobFailed, match=r"targets: Male: no attribute of .*; .* is it a style set\?"):
+        read(tmp_path, 0, targets=("Male",))
+
+
 # --- dataset.json
 
 
