@@ -33,7 +33,7 @@ def evaluate(settings: EvaluateSettings) -> Outcome:
     """Write `evaluation.json` and, for each model, `predictions/<model>.parquet`; print the figures.
 
     Raises:
-        JobFailed: the split is empty.
+        JobFailed: the split is empty, or a model answers nothing.
         RegistryError: no such model, or a damaged one.
     """
     data = DataSet.load(settings.data)
@@ -41,8 +41,10 @@ def evaluate(settings: EvaluateSettings) -> Outcome:
         raise JobFailed(f"{settings.data}: the {settings.split} split is empty")
     output = open_store(settings.output)
     figures: dict[str, dict[str, dict[str, float]]] = {}
-    for name in settings.model:
-        model = registry.resolve(settings.registry, name)
+    models = [registry.resolve(settings.registry, name) for name in settings.model]
+    if drawing := [model.name for model in models if not model.targets]:
+        raise JobFailed(f"model: {', '.join(drawing)}: draws pictures and answers no attribute; name a classifier")
+    for model in models:
         title = f"{model.name}@{model.version}"
         predictions = _predict(settings, data, model)
         write_table(output, f"predictions/{title}.parquet", predictions)

@@ -21,7 +21,7 @@ from ray.data import DataContext
 from ray.data.exceptions import SystemException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from celebvision.job import JobFailed, Progress, progress
+from celebvision.job import JobFailed, Progress, console, progress
 from celebvision.storage import StorageError
 
 POLL_S = 0.5
@@ -88,6 +88,14 @@ class _Tally:
         self.done, self.words = 0.0, ""
         self.total: float | None = None
         self.busy: dict[str, str] = {}
+        self.warned: list[str] = []
+
+    def warn(self, words: str) -> None:
+        self.warned.append(words)
+
+    def warnings(self) -> list[str]:
+        warned, self.warned = self.warned, []
+        return warned
 
     def add(self, count: float, who: str = "", words: str = "") -> None:
         self.done += count
@@ -115,6 +123,10 @@ class Board:
 
     def set(self, done: float, words: str, total: float | None) -> None:
         self.tally.set.remote(done, words, total)
+
+    def warn(self, words: str) -> None:
+        """Have the person who watches told, at once and once."""
+        self.tally.warn.remote(words)
 
     def done(self) -> float:
         return float(ray.get(self.tally.read.remote())[0])
@@ -183,6 +195,8 @@ def _show_until(ended: threading.Event, shared: Board, show: Progress, total: fl
         last = ended.wait(POLL_S)
         try:
             done, words, told = ray.get(shared.tally.read.remote(), timeout=10)
+            for warning in ray.get(shared.tally.warnings.remote(), timeout=10):
+                console.print(f"warning: {warning}", markup=False, soft_wrap=True)
         except ray.exceptions.RayError as error:
             logging.getLogger(__name__).warning("progress is not shown any more: %s", error)
             return

@@ -268,6 +268,12 @@ def promote_version(settings: PromoteSettings) -> Outcome:
     return Outcome({"model": name, "production": version, "previous": before})
 
 
+def table_of(metrics: Mapping[str, float]) -> str:
+    """Figures as a Markdown table, for a card."""
+    figures = "\n".join(f"| {name} | {value:.4f} |" for name, value in metrics.items())
+    return f"| figure | value |\n| --- | --- |\n{figures}"
+
+
 def _check_name(name: str) -> None:
     if not NAME.fullmatch(name):
         raise RegistryError(f"bad model name {name!r}: small letters, digits, '_' and '-', a letter or digit first")

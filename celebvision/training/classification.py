@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
-import safetensors.torch
+import numpy as np
 import torch
 import torch.distributed
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.optim.swa_utils import AveragedModel
@@ -19,12 +20,11 @@ from celebvision.models import create
 from celebvision.models.augment import Augmentation, augment
 from celebvision.models.classifier import has_bfloat16
 from celebvision.models.preprocessing import Preprocessing
-from celebvision.storage import open_store
+from celebvision.training.average import Average
 from celebvision.training.loop import SCORE, Batch
+from celebvision.training.recipe import pretrained
 
 AUXILIARY_WEIGHT = 0.3  # of the auxiliary head's loss (Szegedy et al. 2015)
-Tensors = list[Tensor] | tuple[Tensor, ...]
-
 GRADIENT_NORM = 5.0  # larger gradients are scaled down to it
 
 
@@ -43,7 +43,7 @@ class Classification:
         self.settings, self.device, self.parallel = settings, device, parallel
         self.network = network(settings, targets).to(device).to(memory_format=torch.channels_last)
         self.preprocessing = cast(Preprocessing, self.network.preprocessing)
-        self.average = AveragedModel(self.network, multi_avg_fn=_Average(settings.ema_decay), use_buffers=True)
+        self.average = AveragedModel(self.network, multi_avg_fn=Average(settings.ema_decay), use_buffers=True)
         self.epochs = sum(phase.epochs for phase in settings.phases)
         self.augmentation = Augmentation(**settings.augment.model_dump())
         self.generator = torch.Generator()
@@ -153,19 +153,11 @@ class Classification:
     def weights(self) -> dict[str, Tensor]:
         return {name: value.detach().cpu().contiguous() for name, value in self.average.module.state_dict().items()}
 
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        return {}
 
-class _Average:
-    """Exponential moving average that begins with a short memory, so that the first weights are soon forgotten."""
-
-    def __init__(self, decay: float) -> None:
-        self.decay = decay
-
-    def __call__(self, averages: Tensors, currents: Tensors, count: Tensor | int) -> None:
-        decay = min(self.decay, (1 + int(count)) / (10 + int(count)))
-        if averages[0].is_floating_point():
-            torch._foreach_lerp_(averages, currents, 1 - decay)
-        else:
-            torch._foreach_copy_(averages, currents)
+    def warnings(self) -> list[str]:
+        return []
 
 
 def network(settings: TrainSettings, targets: tuple[str, ...]) -> nn.Module:
@@ -195,13 +187,7 @@ def _pretrained(weights: str) -> dict[str, Tensor]:
         from torchvision.models import Inception_V3_Weights
 
         return dict(Inception_V3_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    folder, _, name = weights.rpartition("/")
-    data = open_store(folder or ".").get(name)
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise JobFailed(f"weights: {weights} is not a safetensors file: {error}") from None
-    return tensors
+    return pretrained(weights)
 
 
 def _phase_of(phases: list[Phase], epoch: int) -> tuple[int, int]:

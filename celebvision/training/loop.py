@@ -16,14 +16,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 import ray.train
 import safetensors.torch
 import torch
+from numpy.typing import NDArray
 from ray.train import Checkpoint
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
+from celebvision import images
 from celebvision.config import TrainSettings
 from celebvision.job import JobFailed
 from celebvision.ray_session import Board
@@ -59,6 +62,12 @@ class Task(Protocol):
     def weights(self) -> dict[str, Tensor]:
         """What is published."""
 
+    def pictures(self) -> dict[str, NDArray[np.uint8]]:
+        """What people look at after an epoch, by name, uint8 H W 3. Only rank 0 is asked."""
+
+    def warnings(self) -> list[str]:
+        """What went wrong in the epoch without ending it, and what to do."""
+
 
 @dataclass(frozen=True)
 class Work:
@@ -66,7 +75,7 @@ class Work:
 
     settings: TrainSettings
     run: str  # URI of the run's folder
-    train_rows: int
+    epoch_rows: int
     board: Board
 
 
@@ -89,7 +98,7 @@ def train_epochs(task: Task, work: Work, device: torch.device) -> None:
     context = ray.train.get_context()
     settings, rank, world = work.settings, context.get_world_rank(), context.get_world_size()
     feed = _Feed(settings, max(1, settings.batch_size // world), device)
-    steps = (work.train_rows // world) // feed.batch_size
+    steps = (work.epoch_rows // world) // feed.batch_size
     standing = _restore(task)
     with _Record(work.run, standing.epoch) if rank == 0 else nullcontext() as record:
         while standing.epoch < task.epochs and not (settings.patience and standing.stale >= settings.patience):
@@ -97,7 +106,7 @@ def train_epochs(task: Task, work: Work, device: torch.device) -> None:
             torch.manual_seed((settings.seed * 100_003 + epoch) * 1009 + rank)
             task.start_epoch(epoch)
             losses = _train_epoch(
-                task, feed.training(epoch), steps, _Teller(work.board, epoch, task, steps, world, feed)
+                task, feed.training(epoch, steps), steps, _Teller(work.board, epoch, task, steps, world, feed)
             )
             train_s = time.monotonic() - started
             figures = task.validate(feed.validation())
@@ -105,7 +114,9 @@ def train_epochs(task: Task, work: Work, device: torch.device) -> None:
             metrics = {"epoch": epoch, **losses, **figures, "train_s": train_s, "epoch_s": time.monotonic() - started}
             metrics |= {"images_per_s": steps * feed.batch_size * world / train_s, "wait_share": feed.wait_s / train_s}
             if record:
-                record.add(metrics)
+                record.add(metrics, task.pictures())
+                for words in task.warnings():
+                    work.board.warn(f"epoch {epoch + 1}: {words}")
             _save(task, standing, metrics, rank)
 
 
@@ -131,7 +142,7 @@ class _Feed:
     def __init__(self, settings: TrainSettings, batch_size: int, device: torch.device) -> None:
         self.settings, self.batch_size, self.device, self.wait_s = settings, batch_size, device, 0.0
 
-    def training(self, epoch: int) -> Iterator[Batch]:
+    def training(self, epoch: int, steps: int) -> Iterator[Batch]:
         self.wait_s = 0.0
         shard = ray.train.get_dataset_shard("train")
         batches = shard.iter_torch_batches(
@@ -143,7 +154,7 @@ class _Feed:
             local_shuffle_seed=self.settings.seed * 100_003 + epoch,
         )
         iterator = iter(batches)
-        while True:
+        for _ in range(steps):
             asked = time.monotonic()
             batch = next(iterator, None)
             self.wait_s += time.monotonic() - asked
@@ -197,7 +208,7 @@ def _save(task: Task, standing: _Standing, metrics: dict[str, float], rank: int)
 
 
 class _Record:
-    """Figures of each epoch, as `history.parquet` and TensorBoard files in the run's folder."""
+    """Figures and pictures of each epoch, as `history.parquet`, PNG and TensorBoard files in the run's folder."""
 
     def __init__(self, run: str, first_epoch: int) -> None:
         self.store = open_store(run)
@@ -216,13 +227,17 @@ class _Record:
         self.board.close()
         self.folder.cleanup()
 
-    def add(self, metrics: dict[str, float]) -> None:
+    def add(self, metrics: dict[str, float], pictures: dict[str, NDArray[np.uint8]]) -> None:
+        epoch = int(metrics["epoch"])
         self.rows.append(metrics)
         content = io.BytesIO()
         pd.DataFrame(self.rows).to_parquet(content, index=False)
         self.store.put(HISTORY, content.getvalue())
         for name, value in metrics.items():
-            self.board.add_scalar(name, value, int(metrics["epoch"]))
+            self.board.add_scalar(name, value, epoch)
+        for name, pixels in pictures.items():
+            self.board.add_image(name, pixels, epoch, dataformats="HWC")
+            self.store.put(f"pictures/epoch-{epoch + 1:04}-{name}.png", images.encode(pixels, "png"))
         self.board.flush()
         for path in Path(self.folder.name).iterdir():
             self.store.put(f"tensorboard/{path.name}", path.read_bytes())

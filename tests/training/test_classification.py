@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from celebvision.config import Augment, Phase, TrainSettings
 from celebvision.job import JobFailed
-from celebvision.training.classification import Classification, _Average
+from celebvision.training.average import Average
+from celebvision.training.classification import Classification
 
 NO_AUGMENT = Augment(flip=0, shift=0, scale=0, rotation_deg=0, brightness=0, contrast=0, saturation=0, erase=0)
 
@@ -97,7 +98,7 @@ def test_only_matrices_and_filters_decay() -> None:
 def test_the_average_is_the_exponential_one_with_a_short_memory_first() -> None:
     average, values = [torch.zeros(())], [1.0, 2.0, 4.0]
     for count, value in enumerate(values):
-        _Average(0.2)(average, [torch.tensor(value)], count)
+        Average(0.2)(average, [torch.tensor(value)], count)
     by_hand = 0.0
     for decay, value in zip([0.1, 2 / 11, 0.2], values, strict=True):
         by_hand = decay * by_hand + (1 - decay) * value

@@ -3,13 +3,11 @@
 import io
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +20,9 @@ from celebvision.celeba.drawn import write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.config import IngestSettings, Phase, TrainSettings
 from celebvision.job import JobFailed
-from celebvision.storage import NotFound, open_store
+from celebvision.storage import open_store
 from celebvision.training.run import train
-
-WAIT_S = 120
+from tests.trainings import history, training_workers, wait_for_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -47,65 +44,6 @@ def words(shards: str, home: str, **more: Any) -> TrainSettings:
         "workers": 2,
     }
     return TrainSettings(**{**given, **more})
-
-
-def history(run: str) -> pd.DataFrame:
-    return pd.read_parquet(io.BytesIO(open_store(run).get("history.parquet")))
-
-
-def wait_for_checkpoint(runs: str, epoch: int) -> str:
-    """The folder of the only run, once Ray Train has taken down a checkpoint of `epoch` or a later one."""
-    store, until = open_store(runs), time.monotonic() + WAIT_S
-    while time.monotonic() < until:
-        for name in store.folders(""):
-            if any(taken >= epoch for taken in checkpointed_epochs(f"{runs}/{name}")):
-                return f"{runs}/{name}"
-        time.sleep(0.05)
-    raise AssertionError(f"{runs} has no checkpoint of epoch {epoch} after {WAIT_S} s")
-
-
-def checkpointed_epochs(run: str) -> list[int]:
-    try:
-        snapshot = open_store(run).get("checkpoint_manager_snapshot.json").decode()
-    except NotFound:
-        return []
-    return [int(number) for number in re.findall(r'"epoch": ?(\d+)', snapshot)]
-
-
-def training_workers() -> list[int]:
-    """Process ids of Ray Train's workers."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if command.startswith(b"ray::") and b"TrainWorker" in command:
-                found.append(int(entry.name))
-    return found
-
-
-@pytest.fixture
-def at_once() -> Iterator[Callable[[Callable[[], None]], None]]:
-    """Runs something beside the test, and fails the test if it failed."""
-    errors: list[BaseException] = []
-    threads: list[threading.Thread] = []
-
-    def start(action: Callable[[], None]) -> None:
-        def guarded() -> None:
-            try:
-                action()
-            except BaseException as error:  # noqa: BLE001 - it is raised in the test's own thread below
-                errors.append(error)
-
-        threads.append(threading.Thread(target=guarded))
-        threads[-1].start()
-
-    yield start
-    for thread in threads:
-        thread.join()
-    assert not errors, errors
 
 
 def test_it_publishes_a_version_that_becomes_production(shards: str, bucket: str) -> None:
