@@ -1,6 +1,6 @@
 """`make bench`: the parts and the whole job against its peers, on this machine. One JSON object on stdout.
 
-    python -m tests.benchmarks [all | parts | peers | memory | tune]
+    python -m tests.benchmarks [all | parts | cyclegan | peers | memory | tune]
     python -m tests.benchmarks page RESULTS.json … --docs docs/benchmarks.md
 
 What takes long is kept in the work folder and made but once: pictures, environments of the peers, the network.
@@ -20,13 +20,14 @@ from typing import Any
 
 import torch
 
-from tests.benchmarks import parts, pictures, report
+from tests.benchmarks import cyclegan, parts, pictures, report
 from tests.benchmarks.comparison import Contest, Failed
 from tests.benchmarks.contestants import OURS, TITLES, Contestant, bound_command, environment, ours, peer
 from tests.benchmarks.network import model_of
 from tests.benchmarks.processes import run
 
 PEERS = [name for name in TITLES if name != OURS]
+WORDS = ["all", "parts", "cyclegan", "peers", "memory", "tune", "page"]
 MEMORY_TIMES = 10
 
 
@@ -38,6 +39,8 @@ def main() -> None:
     results: dict[str, Any] = {"command": command(words), "machine": machine()}
     if words.word in ("all", "parts"):
         results["parts"] = parts.measured()
+    if words.word in ("all", "cyclegan"):
+        results["cyclegan"] = cyclegan.measured()
     if words.word in ("all", "peers"):
         results["sets"] = peers(words)
     if words.word == "memory":
@@ -51,7 +54,7 @@ def main() -> None:
 
 def settings() -> argparse.Namespace:
     words = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    words.add_argument("word", nargs="?", choices=["all", "parts", "peers", "memory", "tune", "page"], default="all")
+    words.add_argument("word", nargs="?", choices=WORDS, default="all")
     words.add_argument("results", nargs="*", help="what earlier runs printed, to be laid together as a page")
     words.add_argument("--images", type=int, default=10_000, help="faces of 178×218; 0: none")
     words.add_argument("--photos", type=int, default=2_000, help="photos of 1 to 2 megapixels; 0: none")
