@@ -41,6 +41,7 @@ VERBS = {
     "evaluate": Verb(config.EvaluateSettings, "celebvision.evaluation:evaluate", on_ray=False),
     "promote": Verb(config.PromoteSettings, "celebvision.registry:promote_version", on_ray=False),
     "classify": Verb(config.ClassifySettings, "celebvision.batch.run:classify"),
+    "stylize": Verb(config.StylizeSettings, "celebvision.batch.run:stylize"),
     "plan": Verb(config.PlanSettings, "celebvision.batch.plan:plan"),
     "runs": Verb(config.RunsSettings, "celebvision.batch.runs:runs", on_ray=False),
     "demo": Verb(config.DemoSettings, "celebvision.demo:demo", on_ray=False),

@@ -1,4 +1,4 @@
-"""What the tests of `classify` share: a registry with untrained models, and looks at what a run left."""
+"""What the tests of `classify` and `stylize` share: untrained models, and looks at what a run left."""
 
 import io
 import json
@@ -6,7 +6,7 @@ import time
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import ray
@@ -15,25 +15,39 @@ from moto.s3.exceptions import S3ClientError
 
 from celebvision import cli, job
 from celebvision.models import complete_arguments, create
+from celebvision.models.preprocessing import Preprocessing
 from celebvision.registry import ModelVersion, publish
 from celebvision.storage import Store, open_store, read_table
 
 SMALL = {"outputs": 1, "width": 8, "depths": [1]}
+SMALL_STYLE = {"size": 64, "width": 8, "blocks": 1}
 
 
 def published(registry: str, seed: int) -> ModelVersion:
     """A version of `cnn` that was never trained: its answers are no good, but they are always the same."""
+    return _publish(registry, "cnn", "cnn", SMALL, {"Male": ("female", "male")}, seed)
+
+
+def published_style(registry: str, seed: int, **arguments: Any) -> ModelVersion:
+    """A version of `sketch` that was never trained: what it draws is no picture, but it is always the same."""
+    return _publish(registry, "sketch", "cyclegan", SMALL_STYLE | arguments, {}, seed)
+
+
+def _publish(
+    registry: str, name: str, architecture: str, arguments: dict[str, Any], classes: dict[str, Any], seed: int
+) -> ModelVersion:
     torch.manual_seed(seed)
-    network = create("cnn", **SMALL)
+    network = create(architecture, **arguments)
+    preprocessing = cast(Preprocessing, network.preprocessing)
     return publish(
         registry,
-        "cnn",
+        name,
         state=network.state_dict(),
-        architecture="cnn",
-        arguments=complete_arguments("cnn", **SMALL),
-        preprocessing=network.preprocessing.to_json(),
-        targets=["Male"],
-        classes={"Male": ("female", "male")},
+        architecture=architecture,
+        arguments=complete_arguments(architecture, **arguments),
+        preprocessing=preprocessing.to_json(),
+        targets=list(classes),
+        classes=classes,
         metrics={},
         data_digest="",
         code_version="",

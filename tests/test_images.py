@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from celebvision import images
 from celebvision.celeba.drawn import draw_face
-from celebvision.images import UndecodableImage, check, decode
+from celebvision.images import Format, UndecodableImage, check, decode, decode_whole, encode
 
 ORIENTATION = 0x0112  # EXIF tag
 BROKEN_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x05" + b"\xff" * 20
@@ -245,6 +245,173 @@ def test_the_bytes_say_what_it_is_and_not_the_name(name: str) -> None:
     assert decode(encoded(FACE, name.split()[1]), 109, 89).shape == (109, 89, 3)
 
 
+# --- the whole picture, in sRGB
+
+
+def profile(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """A colour profile (ICC.1:2001-04), of no more than these tags."""
+    at = 132 + 12 * len(tags)
+    table, data = struct.pack(">I", len(tags)), b""
+    for name, value in tags.items():
+        value += b"\0" * (-len(value) % 4)
+        table += name + struct.pack(">II", at + len(data), len(value))
+        data += value
+    illuminant = xyz(0.9642, 1, 0.8249)[8:]
+    head = b"\0" * 4 + b"\x02\x10\0\0" + b"mntr" + space + connection + b"\0" * 12 + b"acsp" + b"\0" * 28 + illuminant
+    return struct.pack(">I", at + len(data)) + head + b"\0" * (124 - len(head)) + table + data
+
+
+def xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
+
+
+def gamma(value: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(256 * value))
+
+
+RED, GREEN, BLUE = xyz(0.4361, 0.2225, 0.0139), xyz(0.3851, 0.7169, 0.0971), xyz(0.1431, 0.0606, 0.7139)  # of sRGB
+WHITE = {b"wtpt": xyz(0.9642, 1, 0.8249)}
+CURVES = {name: gamma(2.2) for name in (b"rTRC", b"gTRC", b"bTRC")}
+SWAPPED = profile(b"RGB ", b"XYZ ", {b"rXYZ": BLUE, b"gXYZ": GREEN, b"bXYZ": RED, **WHITE, **CURVES})
+LIGHTER = profile(b"GRAY", b"XYZ ", {b"kTRC": gamma(1.0), **WHITE})
+
+
+def inks() -> bytes:
+    """A profile of four inks of which the first is red and none of the others is seen."""
+    nodes = b"".join(bytes([136, 208, 195]) if node >= 8 else bytes([255, 128, 128]) for node in range(16))  # Lab
+    ramp = bytes(range(256))
+    identity = struct.pack(">9i", *(65536 * (at % 4 == 0) for at in range(9)))
+    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + 4 * ramp + nodes + 3 * ramp
+    return profile(b"CMYK", b"Lab ", {b"A2B0": table, **WHITE})
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_is_taken_in_the_colours_of_its_profile(kind: str) -> None:
+    words = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+    swapped = Image.fromarray(np.asarray(FACE)[..., ::-1])
+    assert apart(decode_whole(encoded(swapped, kind, icc_profile=SWAPPED, **words)), FACE) < 5
+    assert apart(decode_whole(encoded(FACE, kind, **words)), FACE) < 5
+    turned = encoded(swapped, kind, icc_profile=SWAPPED, exif=exif(6), **words)
+    assert apart(decode_whole(turned), np.rot90(pixels_of(FACE), -1)) < 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_profile_of_greys_holds_for_greys_alone(kind: str) -> None:
+    grey = Image.new("L", (8, 8), 55)  # in linear light; sRGB's 128
+    assert apart(decode_whole(encoded(grey, kind, icc_profile=LIGHTER)), np.full((8, 8, 3), 128)) <= 1
+    assert apart(decode_whole(encoded(FACE, kind, icc_profile=LIGHTER)), FACE) < 6
+
+
+def test_four_inks_are_mixed_as_their_profile_says() -> None:
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    for kind in ("JPEG", "TIFF"):
+        red, green, blue = decode_whole(encoded(cyan, kind, icc_profile=inks()))[4, 4].tolist()
+        assert red > 180 > 80 > max(green, blue)
+        assert decode_whole(encoded(cyan, kind))[4, 4, 0] < 80  # without one, cyan
+        assert decode_whole(encoded(cyan, kind, icc_profile=SWAPPED))[4, 4, 0] < 80
+
+
+def test_what_is_transparent_keeps_its_white_whatever_the_profile() -> None:
+    clear = Image.new("RGBA", (8, 8), (0, 0, 255, 0))
+    clear.paste((0, 0, 255, 255), (0, 0, 4, 8))
+    pixels = decode_whole(encoded(clear, "PNG", icc_profile=SWAPPED))
+    assert apart(pixels[:, :4], np.full((8, 4, 3), (255, 0, 0))) < 3
+    assert apart(pixels[:, 4:], np.full((8, 4, 3), 255)) <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("broken", [b"no profile", SWAPPED[:100], SWAPPED[:-60], SWAPPED[:140] + b"\xff" * 99, inks()])
+def test_a_broken_or_foreign_profile_does_not_cost_the_picture(kind: str, broken: bytes) -> None:
+    assert apart(decode_whole(encoded(FACE, kind, icc_profile=broken)), FACE) < 6
+
+
+def test_the_usual_profile_changes_nothing() -> None:
+    usual = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(decode_whole(encoded(FACE, icc_profile=usual)), decode_whole(encoded(FACE)))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_the_whole_picture_is_upright_and_as_large_as_it_was(kind: str, orientation: int) -> None:
+    data = encoded(FACE, kind, exif=exif(orientation))
+    with Image.open(io.BytesIO(data)) as stored:
+        upright = pixels_of(ImageOps.exif_transpose(stored))
+    np.testing.assert_array_equal(decode_whole(data), upright)
+    small = decode_whole(data, 89)
+    assert small.shape == ((109, 89, 3) if orientation < 5 else (89, 109, 3))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "four inks"])
+@pytest.mark.parametrize(
+    ("stored", "size", "sides"),
+    [
+        ((178, 218), 89, (109, 89)),
+        ((178, 218), 100, (122, 100)),
+        ((218, 178), 300, (300, 367)),
+        ((1, 1), 7, (7, 7)),
+        ((1, 50), 3, (150, 3)),
+        ((333, 77), 76, (76, 329)),
+        ((5, 3), None, (3, 5)),
+    ],
+)
+def test_the_shorter_side_is_the_size_and_the_shape_stays(
+    kind: str, stored: tuple[int, int], size: int | None, sides: tuple[int, int]
+) -> None:
+    image = FACE.resize(stored)
+    data = encoded(image.convert("CMYK")) if kind == "four inks" else encoded(image, kind)
+    pixels = decode_whole(data, size)
+    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((*sides, 3), np.uint8, True)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_picture_shrinks_to_what_it_shows(kind: str) -> None:
+    large = FACE.resize((1424, 1744), Image.Resampling.BICUBIC)
+    assert apart(decode_whole(encoded(large, kind), 89), pixels_of(large.resize((89, 109), Image.Resampling.BOX))) < 3
+
+
+def test_sixteen_bits_and_palettes_are_whole_as_well() -> None:
+    grey = np.linspace(0, 65535, 30).astype(np.uint16).reshape(5, 6)
+    np.testing.assert_array_equal(decode_whole(encoded(Image.fromarray(grey), "PNG"))[..., 0], grey >> 8)
+    palette = FACE.convert("P", palette=Image.Palette.ADAPTIVE)
+    np.testing.assert_array_equal(decode_whole(encoded(palette, "PNG")), pixels_of(palette))
+    assert decode_whole(half_clear("RGBA"))[10, 15].tolist() == [255, 255, 255]
+
+
+def test_a_thin_picture_is_not_enlarged_beyond_the_bound() -> None:
+    thin = encoded(Image.new("L", (1, 4000)), "PNG")
+    assert decode_whole(thin, max_pixels=4000).shape == (4000, 1, 3)
+    with pytest.raises(UndecodableImage, match="too large: 10×40000 pixels, at most 4000"):
+        decode_whole(thin, 10, max_pixels=4000)
+
+
+# --- and back
+
+
+@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("sides", [(1, 1), (3, 200), (218, 178)])
+def test_what_is_encoded_is_the_picture_in_that_format_without_more(form: Format, sides: tuple[int, int]) -> None:
+    pixels = np.asarray(FACE.resize(sides[::-1]))
+    data = encode(pixels, form)
+    assert data == encode(pixels.copy(), form)
+    with Image.open(io.BytesIO(data)) as image:
+        assert (image.format, image.mode) == (form.upper(), "RGB")
+        assert not {"exif", "icc_profile"} & set(image.info)
+    assert apart(decode_whole(data), pixels) <= (0 if form == "png" else 8)
+
+
+@pytest.mark.parametrize("form", ["jpeg", "webp"])
+def test_quality_is_paid_in_bytes(form: Format) -> None:
+    pixels = np.asarray(FACE)
+    assert len(encode(pixels, form, 30)) < len(encode(pixels, form, 90)) < len(encode(pixels, form, 100))
+
+
+@pytest.mark.parametrize(("form", "longest"), [("jpeg", 65_500), ("webp", 16_383)])
+def test_a_side_that_the_format_cannot_hold_is_told(form: Format, longest: int) -> None:
+    assert decode_whole(encode(np.zeros((1, longest, 3), np.uint8), form)).shape == (1, longest, 3)
+    with pytest.raises(ValueError, match=f"{longest + 1}×1 pixels; no side of a {form} is longer than {longest}"):
+        encode(np.zeros((1, longest + 1, 3), np.uint8), form)
+
+
 # --- what cannot be shown
 
 
@@ -331,6 +498,8 @@ def refused() -> Callable[[bytes], str]:
             decode(data, 109, 89)
         with pytest.raises(UndecodableImage) as of_check:
             check(data)
+        with pytest.raises(UndecodableImage):
+            decode_whole(data)
         assert str(of_check.value).split(":")[0] == str(of_decode.value).split(":")[0]
         return str(of_decode.value)
 
@@ -345,6 +514,7 @@ def test_no_bytes_whatever_raise_anything_else() -> None:
     kinds = [encoded(small, kind, exif=exif(6)) for kind in ("JPEG", "PNG", "WEBP", "TIFF")]
     kinds += [encoded(small, kind) for kind in ("GIF", "BMP", "JPEG2000")]
     kinds += [encoded(small.convert("CMYK")), half_clear("P"), half_clear("RGBA")]
+    kinds += [encoded(small, kind, icc_profile=SWAPPED) for kind in ("JPEG", "WEBP")]
     for data in kinds:
         for _ in range(60):
             changed = bytearray(data)
@@ -352,17 +522,21 @@ def test_no_bytes_whatever_raise_anything_else() -> None:
                 changed[at] = rng.integers(256)
             with suppress(UndecodableImage):
                 assert decode(bytes(changed), 20, 20).shape == (20, 20, 3)
+            with suppress(UndecodableImage):
+                assert min(decode_whole(bytes(changed), 20).shape[:2]) == 20
 
 
 def test_threads_do_not_disturb_each_other() -> None:
     kinds = [JPEG, PNG, encoded(FACE, exif=exif(6)), encoded(FACE.convert("CMYK")), encoded(FACE, "WEBP")]
-    alone = [decode(data, 50, 40) for data in kinds]
+    kinds += [encoded(FACE, icc_profile=SWAPPED)]
+    alone = [(decode(data, 50, 40), decode_whole(data, 40)) for data in kinds]
     before = list(warnings.filters)
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda data: decode(data, 50, 40), kinds * 20))
+        together = list(pool.map(lambda data: (decode(data, 50, 40), decode_whole(data, 40)), kinds * 20))
     assert warnings.filters == before
-    for index, pixels in enumerate(together):
-        np.testing.assert_array_equal(pixels, alone[index % len(kinds)])
+    for index, both in enumerate(together):
+        for pixels, expected in zip(both, alone[index % len(kinds)], strict=True):
+            np.testing.assert_array_equal(pixels, expected)
 
 
 def test_the_default_bound_is_what_the_jobs_promise() -> None:

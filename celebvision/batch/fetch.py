@@ -9,21 +9,21 @@ from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
-from threading import Event
+from threading import Condition, Event
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from celebvision import images
 from celebvision.batch.sources import Row, open_parquet
 from celebvision.config import MIB, BatchSettings
-from celebvision.storage import Stat, StorageError, Store
+from celebvision.storage import Stat, StorageError, Store, open_bucket
 
 # What a thread takes at a time at most, since to hand one picture over costs as much as to read a small one.
 TOGETHER = 4
 TOGETHER_BYTES = MIB // 4
-# What is fetched ahead at most: pictures a thread, and bytes of all threads.
+# What is fetched ahead at most: pictures a thread, and bytes of all threads. The bytes hold for pixels as well.
 AHEAD = 8
 AHEAD_BYTES = 128 * MIB
 UNKNOWN_BYTES = 4 * MIB  # a picture whose size nobody told is taken to have so many
@@ -54,6 +54,10 @@ class Failure:
     message: str
 
 
+Picture = NDArray[np.uint8] | Failure  # uint8 H W 3
+Answer = dict[str, Any] | Failure  # what a key ends as: the result's own columns, or why it has none
+
+
 @dataclass(frozen=True)
 class Fetcher:
     """Fetches the pictures of a shard by threads, and gives them decoded, in the order asked for.
@@ -63,20 +67,17 @@ class Fetcher:
     """
 
     store: Store
-    height: int
-    width: int
-    max_pixels: int
+    decode: Callable[[bytes], NDArray[np.uint8]]  # to uint8 H W 3
     max_bytes: int
     threads: int
 
     @classmethod
-    def of(cls, settings: BatchSettings, store: Store, height: int, width: int) -> Fetcher:
-        return cls(
-            store, height, width, settings.max_pixels, settings.max_bytes, settings.fetch_threads or store.in_flight
-        )
+    def of(cls, settings: BatchSettings, decode: Callable[[bytes], NDArray[np.uint8]]) -> Fetcher:
+        store = open_bucket(settings.input)[0]
+        return cls(store, decode, settings.max_bytes, settings.fetch_threads or store.in_flight)
 
-    def pixels(self, keys: list[Key]) -> Generator[NDArray[np.uint8] | Failure]:
-        """For each key its picture, uint8 height width 3, or its failure. Closed early, it fetches no further."""
+    def pixels(self, keys: list[Key]) -> Generator[Picture]:
+        """For each key its picture or its failure. Closed early, it fetches no further."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
             # Of a few keys every thread gets its share.
             together = max(1, min(TOGETHER, len(keys) // (AHEAD * self.threads)))
@@ -97,13 +98,13 @@ class Fetcher:
         except (StorageError, ValueError) as error:
             return Failure("fetch", type(error).__name__, str(error))
 
-    def _decode(self, data: bytes | Failure) -> NDArray[np.uint8] | Failure:
+    def _decode(self, data: bytes | Failure) -> Picture:
         if isinstance(data, Failure):
             return data
         if len(data) > self.max_bytes:
             return self._too_many(len(data))
         try:
-            return images.decode(data, self.height, self.width, self.max_pixels)
+            return self.decode(data)
         # A picture can drive a decoder to anything; whatever it is, it concerns this picture alone.
         except Exception as error:  # noqa: BLE001
             return Failure("decode", type(error).__name__, str(error))
@@ -131,6 +132,49 @@ class Fetcher:
         except (StorageError, ValueError) as error:  # of Arrow: ArrowInvalid, which is a ValueError
             failure = Failure("fetch", type(error).__name__, str(error))
         yield from (failure for _ in rows)
+
+
+def ahead(pictures: Generator[Picture], most: int) -> Generator[Picture]:
+    """The same pictures, decoded by a thread while the caller works: `most`, and `AHEAD_BYTES`, wait for it at most."""
+    waiting: deque[Picture] = deque()
+    changed, ended, unwanted = Condition(), False, False
+
+    def has_room() -> bool:
+        held_bytes = sum(picture.nbytes for picture in waiting if not isinstance(picture, Failure))
+        return unwanted or (len(waiting) < most and held_bytes < AHEAD_BYTES)
+
+    def decode() -> None:
+        nonlocal ended
+        try:
+            with closing(pictures):
+                for picture in pictures:
+                    with changed:
+                        changed.wait_for(has_room)
+                        if unwanted:
+                            return
+                        waiting.append(picture)
+                        changed.notify_all()
+        finally:
+            with changed:
+                ended = True
+                changed.notify_all()
+
+    with ThreadPoolExecutor(1, "decode") as pool:
+        decoding = pool.submit(decode)
+        try:
+            while True:
+                with changed:
+                    changed.wait_for(lambda: waiting or ended)
+                    if not waiting:
+                        break
+                    picture = waiting.popleft()
+                    changed.notify_all()
+                yield picture
+        finally:
+            with changed:
+                unwanted = True
+                changed.notify_all()
+        decoding.result()  # raises what it raised
 
 
 def _read_group(parquet: pq.ParquetFile, group: int, rows: list[int]) -> list[bytes | Failure]:

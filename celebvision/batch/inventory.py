@@ -12,10 +12,11 @@ from operator import itemgetter
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from celebvision.batch.fetch import Key
 from celebvision.batch.record import Run
 from celebvision.batch.sources import Row, pictures
 from celebvision.config import BatchSettings
-from celebvision.storage import Stat, Store, write_table
+from celebvision.storage import Stat, Store, read_table, write_table
 
 SCHEMA = pa.schema(
     [
@@ -27,6 +28,7 @@ SCHEMA = pa.schema(
         ("row", pa.int64()),
     ]
 )
+KEY_COLUMNS = ["key", "size", "etag", "file", "row"]
 WRITERS = 4  # shards that are on their way to storage
 
 
@@ -64,6 +66,11 @@ def _write(output: Store, key: str, shard: list[Stat]) -> None:
     columns = [[getattr(stat, name) for stat in shard] for name in SCHEMA.names[:4]]
     columns += [[getattr(stat, name) if isinstance(stat, Row) else None for stat in shard] for name in ("file", "row")]
     write_table(output, key, pa.table(columns, schema=SCHEMA))
+
+
+def read_keys(output: Store, run: Run, number: int) -> list[Key]:
+    """A shard of the inventory."""
+    return [Key(**row) for row in read_table(output, run.shard(number), KEY_COLUMNS).to_pylist()]
 
 
 def due(settings: BatchSettings, output: Store, earlier: list[Run]) -> Iterator[Stat]:

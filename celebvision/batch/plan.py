@@ -6,59 +6,62 @@ import random
 import time
 from collections.abc import Iterable
 from contextlib import closing
+from itertools import cycle
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import ray
 import yaml
 
 from celebvision import registry
-from celebvision.batch.fetch import Key
+from celebvision.batch.draw import Drawing
+from celebvision.batch.fetch import Answer, Key
 from celebvision.batch.inventory import due
-from celebvision.batch.pipeline import ClassifyShards
+from celebvision.batch.pipeline import WorkShards, refuse_if_storage_is_at_fault
 from celebvision.batch.record import Run, find_runs
 from celebvision.batch.run import DECODE_CPUS, Spread, done_with, new_run, words_of
-from celebvision.config import PlanSettings
+from celebvision.config import ClassifySettings, PlanSettings, StylizeSettings
 from celebvision.job import JobFailed, Outcome, age_s, console
 from celebvision.ray_session import Board, clear_errors
 from celebvision.registry import ModelVersion
 from celebvision.storage import Stat, open_store
 
 MEASURE_S = 8.0  # of steady work, after a pass that warms up
+PART_BATCHES = 4  # of the sample are measured at a time
 STAGES = ("fetch", "decode", "infer")
 PRICES = Path(__file__).parents[2] / "configs" / "prices.yaml"
 
 
 def plan(settings: PlanSettings) -> Outcome:
-    """Forecast keys, bytes, seconds of each stage and cost of `classify` with the same words.
+    """Forecast keys, bytes, seconds of each stage and cost of `classify` or `stylize` with the same words.
 
     Raises:
-        JobFailed: nothing to do, or an unknown node type.
+        JobFailed: nothing to do, an unknown node type, or words that the model's verb does not know.
     """
     price = _price(settings)
     output = open_store(settings.output)
     model = registry.resolve(settings.registry, settings.model)
+    job = _job(settings, model)
     weights = registry.load_state(settings.registry, model)
     started_s = age_s()
     listing = time.monotonic()
-    earlier = done_with(model, find_runs(output, words_of(settings)))
-    sample, keys, size = _sampled(due(settings, output, earlier), settings.sample)
+    earlier = done_with(model, find_runs(output, words_of(job)), output)
+    sample, keys, size = _sampled(due(job, output, earlier), settings.sample)
     listing_s = time.monotonic() - listing
     if not keys:
         raise JobFailed(f"{settings.input}: nothing to do: no key, or every one has been answered")
     console.print(f"measuring on {len(sample)} of {keys} keys …", markup=False)
-    spread = Spread.of(settings, shards=-(-keys // settings.shard_keys))
-    run = new_run(settings, model, "plan")
+    spread = Spread.of(job, shards=-(-keys // job.shard_keys))
+    run = new_run(job, model, "plan")
     with clear_errors(), Board() as board:
         ray_data_s = _ray_data_s()
         loading = time.monotonic()
         actors: list[Any] = [
             ray.remote(_Measured)
             .options(num_cpus=spread.actor_cpus, num_gpus=spread.actor_gpus)
-            .remote(settings, run, model, [ray.put(weights)], board)
+            .remote(job, run, model, [ray.put(weights)], board)
             for _ in range(spread.actors)
         ]
         ray.get([actor.ready.remote() for actor in actors])
@@ -88,14 +91,32 @@ def plan(settings: PlanSettings) -> Outcome:
     return Outcome(summary)
 
 
-class _Measured(ClassifyShards):
+def _job(settings: PlanSettings, model: ModelVersion) -> ClassifySettings | StylizeSettings:
+    """The settings of the job that is forecast: the words that were given, with that verb's own defaults."""
+    kind = ClassifySettings if model.targets else StylizeSettings
+    own = set(PlanSettings.model_fields) - set(ClassifySettings.model_fields) - set(StylizeSettings.model_fields)
+    given = settings.model_fields_set - own
+    if foreign := sorted(given - set(kind.model_fields)):
+        raise JobFailed(f"{foreign[0]}: is no setting of the verb for {model.name}")
+    return kind(**settings.model_dump(include=given, by_alias=True))
+
+
+class _Measured(WorkShards):
     """The worker of the job, doing its work on the same keys over and over, and leaving nothing anywhere."""
 
     def __init__(
-        self, settings: PlanSettings, run: Run, model: ModelVersion, weights: list[ray.ObjectRef], board: Board
+        self,
+        settings: ClassifySettings | StylizeSettings,
+        run: Run,
+        model: ModelVersion,
+        weights: list[ray.ObjectRef],
+        board: Board,
     ) -> None:
         # in a list, since Ray itself puts an object in the place of a bare reference, as Ray Data does not
         super().__init__(settings, run, model, weights[0], board)
+        self.batch_size = settings.batch_size
+        if isinstance(self.work, Drawing):
+            self.work.put = _nowhere
 
     def ready(self) -> None:
         """Answered once the network is loaded."""
@@ -105,28 +126,37 @@ class _Measured(ClassifyShards):
 
         `fetch` is what passes until pictures are there, `decode` what the processor does of it.
         """
-        self._once(keys)
-        started, done = time.monotonic(), 0
-        while time.monotonic() - started < seconds:
-            self._once(keys)
-            done += len(keys)
-        return {"images_per_s": done / (time.monotonic() - started), **self._stages(keys)}
-
-    def _once(self, keys: list[Key]) -> None:
-        with closing(self.fetcher.pixels(keys)) as pictures:
-            self.table(keys, self.outcomes(keys, pictures, _in_silence))
-
-    def _stages(self, keys: list[Key]) -> dict[str, float]:
+        parts = max(1, len(keys) // (PART_BATCHES * self.batch_size))
+        sample = [keys[first::parts] for first in range(parts)]  # however few are done in time, they are of all
+        self._rate(sample, 0)
+        self.work.computed, self.work.compute_s = 0, 0.0
+        rate = self._rate(sample, seconds)
         started, spent = time.monotonic(), time.process_time()
-        done = len(list(self.fetcher.pixels(keys)))
+        done = sum(1 for _ in self.work.pictures(sample[0]))
         fetch, decode = (time.monotonic() - started) / done, (time.process_time() - spent) / done
-        size = self.classifier.preprocessing
-        batch = [np.zeros((size.height, size.width, 3), np.uint8)] * self.settings.batch_size
-        rounds, started = 3, time.monotonic()
-        for _ in range(rounds):
-            self.infer(batch)
-        infer = (time.monotonic() - started) / (rounds * len(batch))
-        return {"fetch": fetch, "decode": decode, "infer": infer}
+        infer = self.work.compute_s / max(1, self.work.computed)
+        return {"images_per_s": rate, "fetch": fetch, "decode": decode, "infer": infer}
+
+    def _rate(self, sample: list[list[Key]], seconds: float) -> float:
+        """Images a second, measured for so long, or as long as the first of them take."""
+        started, done = time.monotonic(), 0
+        for keys in cycle(sample):
+            with closing(self.work.pictures(keys)) as pictures:
+                outcomes: list[Answer] = []
+                with closing(self.work.answers(keys, pictures, _in_silence)) as answers:
+                    for answered in answers:
+                        outcomes += answered
+                        refuse_if_storage_is_at_fault(outcomes, of=len(keys))
+                        done += len(answered)
+                        if (took_s := time.monotonic() - started) > seconds:
+                            return done / took_s
+            self.table(keys, outcomes)
+        raise AssertionError("a cycle has no end")
+
+
+def _nowhere(key: str, data: bytes) -> str:
+    """A put that puts nothing."""
+    return ""
 
 
 def _in_silence(words: str, done: int) -> None:

@@ -3,7 +3,10 @@
 OUTPUT/runs/<run_id>/run.json
 OUTPUT/runs/<run_id>/inventory/part-00000.parquet   what it works on
 OUTPUT/runs/<run_id>/parts/part-00000.parquet       rows of a finished inventory shard, until the run is done
+OUTPUT/runs/<run_id>/journal/part-00000.parquet     of stylize: the first rows of a shard that is worked on, until then
+OUTPUT/runs/<run_id>/sheet.png                      of stylize: some pictures, each beside what became of it
 OUTPUT/results/run=<run_id>/, OUTPUT/failures/run=<run_id>/
+OUTPUT/images/                                      of stylize: what was drawn
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
 
 FORMAT = 1
+IMAGES = "images/"
 FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 
 
@@ -52,6 +56,13 @@ class Run:
     def part(self, number: int) -> str:
         return f"{self.folder}/parts/part-{number:05}.parquet"
 
+    def journal(self, number: int) -> str:
+        return f"{self.folder}/journal/part-{number:05}.parquet"
+
+    @property
+    def sheet(self) -> str:
+        return f"{self.folder}/sheet.png"
+
     def results(self, number: int) -> str:
         return f"results/run={self.run_id}/part-{number:05}.parquet"
 
@@ -76,15 +87,15 @@ def load_run(output: Store, run_id: str) -> Run:
     return Run(**content)
 
 
-def find_runs(output: Store, words: str) -> list[Run]:
-    """All runs that the same words started, oldest first."""
+def find_runs(output: Store, words: str = "") -> list[Run]:
+    """All runs, or all that the same words started, oldest first."""
     found = []
     for run_id in output.folders("runs/"):
-        if run_id.endswith(f"-{words}"):
+        if run_id.endswith(f"-{words}" if words else ""):
             try:
                 found.append(load_run(output, run_id))
             except NotFound:
-                continue  # killed before its first line: nothing was done
+                continue  # killed before its first line, or just being deleted: nothing was done
     return found
 
 

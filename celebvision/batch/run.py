@@ -1,4 +1,4 @@
-"""`classify`: from the words of the command to a finished run."""
+"""`classify` and `stylize`: from the words of the command to a finished run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ray.data import ActorPoolStrategy
 from torch import Tensor
 
 from celebvision import registry
+from celebvision.batch.gallery import put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.lease import lease
-from celebvision.batch.pipeline import ClassifyShards, DecodeShards
-from celebvision.batch.record import Run, delete_run, find_runs, new_run_id, now, numbers_of
+from celebvision.batch.pipeline import DecodeShards, WorkShards
+from celebvision.batch.record import IMAGES, Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.batch.watch import watch
-from celebvision.config import BatchSettings, ClassifySettings
+from celebvision.config import BatchSettings, ClassifySettings, StylizeSettings
 from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import Board, clear_errors, root_cause
@@ -37,6 +38,9 @@ WORDS = {"input", "output", "model", "registry", "input_manifest", "suffixes", "
     "modified_before",
     "max_pixels",
     "max_bytes",
+    "format",
+    "quality",
+    "size",
 }
 
 
@@ -46,20 +50,37 @@ def classify(settings: ClassifySettings) -> Outcome:
     Raises:
         JobFailed, StorageError, RegistryError: with what to do; the same command continues the run.
     """
+    return _run(settings)
+
+
+def stylize(settings: StylizeSettings) -> Outcome:
+    """Redraw every picture of the input that no earlier run of the same words has answered.
+
+    Raises:
+        JobFailed, StorageError, RegistryError: with what to do; the same command continues the run.
+    """
+    refuse_own_pictures(settings)
+    return _run(settings)
+
+
+def _run(settings: BatchSettings) -> Outcome:
     output = open_store(settings.output)
     with lease(output) as check:
-        return _classify(settings, output, check)
+        return _run_alone(settings, output, check)
 
 
-def _classify(settings: ClassifySettings, output: Store, check: Callable[[], None]) -> Outcome:
+def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]) -> Outcome:
     words = words_of(settings)
     runs = find_runs(output, words)
     run = _unfinished(runs, settings.retry)
     wanted = settings.model if run is None else f"{run.model['name']}@{run.model['version']}"
     model = registry.resolve(settings.registry, wanted)
+    refuse_model(settings, model)
+    if isinstance(settings, StylizeSettings):
+        refuse_mixture(settings, output, model, words)
     weights = registry.load_state(settings.registry, model)
     registry.assemble(model, weights)  # what is damaged or does not fit is told before anything is listed
-    earlier = done_with(model, runs)
+    earlier = done_with(model, runs, output)
     if settings.retry and not earlier:
         raise JobFailed(f"retry: no run of {model.name}@{model.version} with these words is done in {settings.output}")
     run = run or new_run(settings, model, words)
@@ -77,6 +98,8 @@ def _classify(settings: ClassifySettings, output: Store, check: Callable[[], Non
         _work(settings, output, run, model, weights, save)
         check()
         run.counts = finish(output, run)
+        if isinstance(settings, StylizeSettings):
+            put_sheet(settings, output, run)
         check()
         run.state = "done"
     delete_parts(output, run)
@@ -85,12 +108,25 @@ def _classify(settings: ClassifySettings, output: Store, check: Callable[[], Non
 
 def words_of(settings: BatchSettings) -> str:
     """What tells the runs of these words from those of others."""
-    return digest({"verb": "classify", **settings.model_dump(mode="json", include=WORDS)})
+    return digest({"verb": verb_of(settings), **settings.model_dump(mode="json", include=WORDS)})
 
 
-def done_with(model: ModelVersion, runs: list[Run]) -> list[Run]:
+def verb_of(settings: BatchSettings) -> str:
+    return "stylize" if isinstance(settings, StylizeSettings) else "classify"
+
+
+def refuse_model(settings: BatchSettings, model: ModelVersion) -> None:
+    """Raises `JobFailed` if the model is not of this verb's kind."""
+    verb = "classify" if model.targets else "stylize"
+    if verb != verb_of(settings):
+        does = "labels pictures" if model.targets else "redraws pictures"
+        raise JobFailed(f"model: {model.name}@{model.version} {does}; the verb for it is {verb}")
+
+
+def done_with(model: ModelVersion, runs: list[Run], output: Store) -> list[Run]:
     """Runs whose answers stand as long as the model is this one."""
-    return [run for run in runs if run.state == "done" and run.model["version"] == model.version]
+    done = [run for run in runs if run.state == "done" and run.model["version"] == model.version]
+    return done if model.targets else standing(output, model, done)
 
 
 @dataclass(frozen=True)
@@ -111,7 +147,8 @@ class Spread:
     @classmethod
     def of(cls, settings: BatchSettings, shards: int) -> Spread:
         gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
-        apart = bool(gpus) if settings.split_stages is None else settings.split_stages
+        split = settings.split_stages if isinstance(settings, ClassifySettings) else False
+        apart = bool(gpus) if split is None else split
         most = min(settings.max_actors or gpus or (cpus // 2 if apart else cpus) or 1, shards)
         actor_cpus, decoder_cpus = (1.0, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
         decoders = max(1, int((cpus - most * actor_cpus) / decoder_cpus)) if apart else 0
@@ -134,7 +171,7 @@ def new_run(settings: BatchSettings, model: ModelVersion, words: str) -> Run:
     """A record for a job that begins now."""
     return Run(
         run_id=new_run_id(words),
-        verb="classify",
+        verb=verb_of(settings),
         state="listing",
         created=now(),
         config={},
@@ -144,7 +181,7 @@ def new_run(settings: BatchSettings, model: ModelVersion, words: str) -> Run:
     )
 
 
-def _list(settings: ClassifySettings, output: Store, run: Run, earlier: list[Run]) -> bool:
+def _list(settings: BatchSettings, output: Store, run: Run, earlier: list[Run]) -> bool:
     """Write the inventory, anew if it was cut off. False if there is nothing to do; then nothing is left of the run.
 
     Raises:
@@ -188,7 +225,7 @@ def _recorded(run: Run, output: Store) -> Iterator[Callable[[], None]]:
 
 
 def _work(
-    settings: ClassifySettings,
+    settings: BatchSettings,
     output: Store,
     run: Run,
     model: ModelVersion,
@@ -219,13 +256,13 @@ def _work(
             saved = time.monotonic()
             save()
 
-    with clear_errors(), progress("classify", keys_left, "images") as show, Board() as board:
-        labelled = _pipeline(settings, run, model, ray.put(weights), left, board)
-        watch(labelled, board, settings.stall_timeout_s, count, tell)
+    with clear_errors(), progress(run.verb, keys_left, "images") as show, Board() as board:
+        worked = _pipeline(settings, run, model, ray.put(weights), left, board)
+        watch(worked, board, settings.stall_timeout_s, count, tell)
 
 
 def _pipeline(
-    settings: ClassifySettings, run: Run, model: ModelVersion, weights: ray.ObjectRef, left: list[int], board: Board
+    settings: BatchSettings, run: Run, model: ModelVersion, weights: ray.ObjectRef, left: list[int], board: Board
 ) -> ray.data.Dataset:
     """The shards that are left, each on its way to its part."""
     spread = Spread.of(settings, len(left))
@@ -239,7 +276,7 @@ def _pipeline(
         )
     least = min(settings.min_actors, spread.actors)
     return shards.map_batches(
-        ClassifyShards,
+        WorkShards,
         fn_constructor_args=(settings, run, model, weights, board),
         batch_size=1,
         batch_format="pyarrow",
@@ -249,7 +286,7 @@ def _pipeline(
     )
 
 
-def _outcome(settings: ClassifySettings, run: Run) -> Outcome:
+def _outcome(settings: BatchSettings, run: Run) -> Outcome:
     failures = run.counts.get("failures", 0)
     rate = run.inventory["keys"] / run.seconds if run.seconds else 0.0
     summary = {
@@ -261,6 +298,8 @@ def _outcome(settings: ClassifySettings, run: Run) -> Outcome:
         "images_per_s": round(rate, 1),
         "results_at": join(settings.output, "results", f"run={run.run_id}"),
     }
+    if run.verb == "stylize":
+        summary["images_at"] = join(settings.output, IMAGES)
     if failures:
         summary["failures_at"] = join(settings.output, "failures", f"run={run.run_id}")
     return Outcome(summary, failures)

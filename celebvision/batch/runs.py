@@ -6,10 +6,10 @@ from datetime import datetime
 from typing import Any
 
 from celebvision.batch.lease import holder_of
-from celebvision.batch.record import Run, load_run, now
+from celebvision.batch.record import Run, find_runs, now
 from celebvision.config import RunsSettings
 from celebvision.job import JobFailed, Outcome, console
-from celebvision.storage import NotFound, Store, open_store
+from celebvision.storage import open_store
 
 COLUMNS = ("run_id", "verb", "model", "state", "keys", "results", "failures", "images_per_s", "eta_s", "updated")
 
@@ -22,9 +22,9 @@ def runs(settings: RunsSettings) -> Outcome:
     """
     output = open_store(settings.output)
     held = holder_of(output)
-    found = [_row(run, held) for run in _all(output)]
+    found = [_row(run, held) for run in find_runs(output)]
     if not found:
-        raise JobFailed(f"{settings.output}: no run; give the --output of classify")
+        raise JobFailed(f"{settings.output}: no run; give the --output of classify or stylize")
     if settings.summary_as_json:
         return Outcome({"runs": found})
     lines = [COLUMNS, *(tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) for row in found)]
@@ -33,16 +33,6 @@ def runs(settings: RunsSettings) -> Outcome:
         words = "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True))
         console.print(words.rstrip(), markup=False, soft_wrap=True)
     return Outcome({"holder": held} if held else {})
-
-
-def _all(output: Store) -> list[Run]:
-    found = []
-    for run_id in output.folders("runs/"):
-        try:
-            found.append(load_run(output, run_id))
-        except NotFound:
-            continue  # killed before its first line, or just being deleted
-    return found
 
 
 def _row(run: Run, held: str | None) -> dict[str, Any]:

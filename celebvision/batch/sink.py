@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from celebvision.batch.record import FAILURE_FIELDS, Run, numbers_of, rows_of
+from celebvision.batch.record import FAILURE_FIELDS, IMAGES, Run, numbers_of, rows_of
 from celebvision.job import JobFailed
 from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
@@ -55,9 +55,11 @@ def finish(output: Store, run: Run) -> dict[str, int]:
 
 def delete_parts(output: Store, run: Run) -> None:
     """Remove what a finished run does not need any more."""
-    for stat in list(output.list(f"{run.folder}/parts/")):
-        output.delete(stat.key)
-    for folder in (run.folder, f"results/run={run.run_id}", f"failures/run={run.run_id}"):
+    for folder in ("parts", "journal"):
+        for stat in list(output.list(f"{run.folder}/{folder}/")):
+            output.delete(stat.key)
+    images = [IMAGES] if run.verb == "stylize" else []
+    for folder in (run.folder, f"results/run={run.run_id}", f"failures/run={run.run_id}", *images):
         output.sweep(folder)
 
 

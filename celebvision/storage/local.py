@@ -1,6 +1,7 @@
 """Files in a local folder."""
 
 import builtins
+import errno
 import fcntl
 import os
 import shutil
@@ -13,7 +14,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
-from celebvision.storage.store import Conflict, Denied, NotFound, Stat, StorageError, Store, as_folder, check_range
+from celebvision.storage.store import (
+    Conflict,
+    Denied,
+    Full,
+    NotFound,
+    Stat,
+    StorageError,
+    Store,
+    as_folder,
+    check_range,
+)
 
 HIDDEN = ".celebvision-"  # our temporary and lock files; never listed
 
@@ -28,7 +39,8 @@ def local_errors(path: Path) -> Iterator[None]:
     except PermissionError as error:
         raise Denied(f"{path}: access is refused: check who owns the folder, and its mode") from error
     except OSError as error:
-        raise StorageError(f"{path}: {error.strerror}: check the path and the disk") from error
+        kind = Full if error.errno in (errno.ENOSPC, errno.EDQUOT) else StorageError
+        raise kind(f"{path}: {error.strerror}: check the path and the disk") from error
 
 
 def _stat(key: str, stat: os.stat_result) -> Stat:

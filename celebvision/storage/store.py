@@ -33,6 +33,10 @@ class Unreachable(StorageError):
     """Storage did not answer, or not to the end, until the attempts were used up."""
 
 
+class Full(StorageError):
+    """There is no room left."""
+
+
 class Conflict(StorageError):
     """A conditional put lost: somebody else wrote the key."""
 

@@ -11,15 +11,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-import ray
 import torch
 from labelling import House, command, everything, fill, published, record, rows
 from moto.s3.models import S3Backend
 from PIL import Image
 
-from celebvision import ray_session
 from celebvision.batch import inventory, run
-from celebvision.batch.pipeline import ClassifyShards
+from celebvision.batch.label import Labelling
+from celebvision.batch.pipeline import work_of
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed
 from celebvision.registry import ModelVersion, load_state, promote
@@ -165,20 +164,14 @@ def test_an_answer_does_not_depend_on_which_pictures_share_the_batch(labelled: L
     assert {key: answer for key, answer in found.items() if not key.startswith("labels/")} == expected
 
 
-@pytest.mark.usefixtures("on_ray")
-def test_the_network_sees_batches_of_one_size_however_few_the_pictures(
-    house: House, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # this is not the worker's own process
+def test_the_network_sees_batches_of_one_size_however_few_the_pictures(house: House, tmp_path: Path) -> None:
     here = str(tmp_path)
     settings = ClassifySettings(input=here, output=here, model="cnn", registry=house.registry, batch_size=5)
-    weights = ray.put(load_state(house.registry, house.first))
-    worker = ClassifyShards(
-        settings, run.new_run(settings, house.first, "words"), house.first, weights, ray_session.Board()
-    )
-    worker.classifier.probabilities = lambda images: torch.full((len(images), 1), len(images))  # type: ignore
+    work = work_of(settings, house.first, load_state(house.registry, house.first))
+    assert isinstance(work, Labelling)
+    work.classifier.probabilities = lambda images: torch.full((len(images), 1), len(images))  # type: ignore
     pictures = [np.zeros((109, 89, 3), np.uint8)] * 3
-    assert worker.infer(pictures).tolist() == [[5], [5], [5]]
+    assert work.infer(pictures).tolist() == [[5], [5], [5]]
 
 
 @pytest.mark.usefixtures("on_ray")

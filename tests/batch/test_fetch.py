@@ -29,7 +29,7 @@ def picture(kind: str = "JPEG", size: tuple[int, int] = (40, 50), colour: int = 
 
 
 def fetcher(store: Store, threads: int = 3) -> Fetcher:
-    return Fetcher(store, HEIGHT, WIDTH, MAX_PIXELS, MAX_BYTES, threads)
+    return Fetcher(store, lambda data: images.decode(data, HEIGHT, WIDTH, MAX_PIXELS), MAX_BYTES, threads)
 
 
 def keys_of(store: Store) -> list[Key]:

@@ -7,15 +7,33 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from labelling import House, processes_with, rows, wait_until
+from labelling import House, processes_with, published_style, rows, wait_until
 
 from celebvision.celeba.drawn import draw_face
+from celebvision.images import decode_whole
+
+MARK = "CELEBVISION_TEST_MARK"
+
+
+def kill_once(happened: Callable[[], bool], words: list[str], mark: str) -> None:
+    """Start the command, and kill its driver once that has happened, and then all that came from it."""
+    killed = subprocess.Popen(words, env=os.environ | {MARK: mark}, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(happened, timeout_s=200)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        for process in processes_with(mark):  # without their driver most of Ray's end by themselves, but not all
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not processes_with(mark))
 
 
 @pytest.fixture(scope="module")
@@ -38,18 +56,9 @@ def test_a_run_whose_driver_was_killed_is_continued_and_nothing_is_done_twice(
     words = [str(Path(sys.executable).parent / "celebvision"), "classify", "--input", str(many_photos)]
     words += ["--output", str(output), "--registry", house.registry, "--model", "cnn", "--shard_keys", "10", "--json"]
     mark = uuid.uuid4().hex
-    environment = os.environ | {"CELEBVISION_TEST_MARK": mark}
+    environment = os.environ | {MARK: mark}
 
-    killed = subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(lambda: len(list(output.glob("runs/*/parts/*.parquet"))) >= 2, timeout_s=200)
-    finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-        for process in processes_with(mark):  # without their driver most of Ray's end by themselves, but not all
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    wait_until(lambda: not processes_with(mark))
+    kill_once(lambda: len(list(output.glob("runs/*/parts/*.parquet"))) >= 2, words, mark)
     before = {part: part.stat().st_mtime_ns for part in output.glob("runs/*/parts/*.parquet")}
     assert 2 <= len(before) < 25, "the kill came too late to show anything"
     assert json.loads(next(output.glob("runs/*/run.json")).read_text())["state"] == "running"
@@ -74,3 +83,39 @@ def test_a_run_whose_driver_was_killed_is_continued_and_nothing_is_done_twice(
     assert [row["key"] for row in rows(str(output), "failures")] == ["bad.jpg"]
     (told,) = [json.loads(file.read_text()) for file in output.glob("runs/*/run.json")]
     assert (told["state"], told["counts"]) == ("done", {"results": 240, "failures": 1, "failures_decode": 1})
+
+
+def test_a_killed_stylize_goes_on_in_the_middle_of_its_shards(many_photos: Path, tmp_path: Path) -> None:
+    output, registry = tmp_path / "drawn", str(tmp_path / "models")
+    version = published_style(registry, 1, width=32, blocks=3).version  # some seconds a shard
+    words = [
+        str(Path(sys.executable).parent / "celebvision"),
+        "stylize",
+        "--input",
+        str(many_photos),
+        "--glob",
+        "0[0-5]*",
+    ]
+    words += ["--output", str(output), "--registry", registry, "--model", f"sketch@{version}", "--json"]
+    words += ["--shard_keys", "30", "--batch_size", "2", "--size", "480"]
+    mark = uuid.uuid4().hex
+
+    kill_once(lambda: any(output.glob("runs/*/journal/*.parquet")), words, mark)
+    journaled = [row for file in output.glob("runs/*/journal/*.parquet") for row in pq.read_table(file).to_pylist()]
+    before = {name: (output / "images" / name).stat().st_mtime_ns for name in (row["output_key"] for row in journaled)}
+    drawn = {path.name for path in (output / "images").glob("[!.]*")}
+    assert 0 < len(before) <= len(drawn) < 60, "the kill came too late to show anything"
+    assert not list(output.glob("runs/*/parts/*.parquet"))
+    for file in (output / "images").glob("[!.]*"):
+        decode_whole(file.read_bytes())  # whole
+
+    again = subprocess.run(words, env=os.environ | {MARK: mark}, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    told = json.loads(again.stdout)
+    assert (told["keys"], told["results"], told["failures"]) == (60, 60, 0)
+    assert [row["key"] for row in rows(str(output), "results")] == [f"{number:03}.jpg" for number in range(60)]
+    assert {name: (output / "images" / name).stat().st_mtime_ns for name in before} == before
+    sizes = {decode_whole((output / "images" / f"{number:03}.jpg").read_bytes()).shape for number in range(60)}
+    assert sizes == {(588, 480, 3)}
+    assert not list(output.glob("runs/*/journal/*"))
+    assert not list(output.rglob("images/.*")), "what a killed writer had begun is still there"

@@ -4,14 +4,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from labelling import House, Refused, everything, fill, record, rows, wait_until
 from moto.s3.models import S3Backend
 
 from celebvision.batch import inventory, run
-from celebvision.batch.fetch import Failure
-from celebvision.batch.pipeline import Answer, _refuse_if_storage_is_at_fault
+from celebvision.batch.fetch import Answer, Failure
+from celebvision.batch.pipeline import refuse_if_storage_is_at_fault
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed, Outcome
 from celebvision.registry import Damaged, promote
@@ -106,9 +105,9 @@ def test_a_shard_fails_for_the_storage_not_for_a_picture_or_two(
 ) -> None:
     kinds = ["Denied"] * denied + ["Unreachable", "Throttled"] * (lost // 2) + ["Unreachable"] * (lost % 2)
     failures = [Failure("fetch", kind, "the reason") for kind in [*kinds, *["NotFound"] * deleted]]
-    outcomes: list[Answer] = [*failures, *[np.zeros(1, np.float32)] * (of - len(failures))]
+    outcomes: list[Answer] = [*failures, *[{}] * (of - len(failures))]
     with pytest.raises(JobFailed, match="the reason") if is_at_fault else nullcontext():
-        _refuse_if_storage_is_at_fault(outcomes, of=of)
+        refuse_if_storage_is_at_fault(outcomes, of=of)
 
 
 @pytest.mark.usefixtures("on_ray")

@@ -105,7 +105,8 @@ def test_totals_that_differ_from_the_record_are_refused(
         finish(output, a_run)
 
 
-def test_parts_are_removed_and_nothing_else(output: Store, a_run: Run) -> None:
+def test_parts_and_journals_are_removed_and_nothing_else(output: Store, a_run: Run) -> None:
+    output.put(a_run.journal(1), b"")
     delete_parts(output, a_run)
     assert finished_shards(output, a_run) == set()
     assert [stat.key for stat in output.list()] == [a_run.shard(number) for number in range(3)]

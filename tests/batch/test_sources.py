@@ -19,6 +19,7 @@ from celebvision.batch import manifest
 from celebvision.batch.fetch import Failure, Fetcher, Key
 from celebvision.batch.sources import Row, _narrowed, pictures
 from celebvision.config import ClassifySettings
+from celebvision.images import decode
 from celebvision.job import JobFailed
 from celebvision.storage import Store, join, open_store
 
@@ -43,7 +44,7 @@ def fill(uri: str, sizes: dict[str, int]) -> Store:
 def test_whatever_its_name_is_an_object_is_not_left_out(bucket: str, odd_keys: list[str]) -> None:
     store = fill(bucket, dict.fromkeys(odd_keys, 3))
     assert found(bucket, suffixes=[]) == sorted(odd_keys)
-    outcomes = Fetcher(store, 8, 8, 100, 100, 4).pixels([Key(key, 3, "") for key in odd_keys])
+    outcomes = Fetcher(store, lambda data: decode(data, 8, 8), 100, 4).pixels([Key(key, 3, "") for key in odd_keys])
     assert {outcome.stage for outcome in outcomes if isinstance(outcome, Failure)} == {"decode"}  # all were fetched
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from labelling import published
+from labelling import published, published_style
 from PIL import Image
 
 from celebvision.registry import promote
@@ -21,16 +21,34 @@ from faults.command import BIN, Marked
 from faults.counting import Count, count
 
 ROUNDS = int(os.environ.get("CELEBVISION_FAULT_ROUNDS", "1"))
-PICTURES, BROKEN_EACH = 600, 97  # every 97th is broken
+# Every 97th picture is broken. To draw takes longer than to label: a few will do.
+PICTURES, BROKEN_EACH = {"classify": 600, "stylize": 200}, 97
 SHARD_KEYS = 20
 # Each batch is filled up to its size: so many for so few pictures slow the work down, that a fault may find its middle.
 BATCH_SIZE = 256
+SIZE = 200  # and for the same reason pictures are drawn larger than they are
 COUNTS = pytest.StashKey[dict[str, list[Count]]]()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests are of `classify` where they do not say that they are of `stylize` too."""
+    given = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "house" in metafunc.fixturenames and not any("house" in names for names in given):
+        metafunc.parametrize("house", ["classify"], indirect=True)
     if "turn" in metafunc.fixturenames:
         metafunc.parametrize("turn", range(ROUNDS))
+
+
+@pytest.hookimpl(trylast=True)  # after pytest has put together what it would
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One verb after the other: each has its own undisturbed run, which is done once."""
+    items.sort(key=lambda item: _house(item) == "stylize")
+
+
+def _house(item: pytest.Item) -> object:
+    return (
+        item.callspec.params.get("house") if isinstance(item, pytest.Function) and hasattr(item, "callspec") else None
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -39,8 +57,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @dataclass(frozen=True)
 class House:
-    """Pictures, and a model that is asked for what is in them."""
+    """Pictures, and a model that is asked for what is in them, or to redraw them."""
 
+    verb: str
     pictures: Path
     registry: Path
     keys: frozenset[str]
@@ -50,24 +69,27 @@ class House:
         return -(-len(self.keys) // SHARD_KEYS)
 
     def words(self, output: Path | str, pictures: Path | str = "", registry: Path | str = "") -> list[str]:
-        """The command that labels the pictures."""
+        """The command that works on the pictures."""
         places = {"input": pictures or self.pictures, "output": output, "registry": registry or self.registry}
-        words = [str(BIN / "celebvision"), "classify", "--model", "cnn", "--json"]
+        words = [str(BIN / "celebvision"), self.verb, "--json", "--shard_keys", str(SHARD_KEYS)]
         for name, value in places.items():
             words += [f"--{name}", str(value)]
-        return [*words, "--shard_keys", str(SHARD_KEYS), "--batch_size", str(BATCH_SIZE)]
+        if self.verb == "stylize":
+            return [*words, "--model", "sketch", "--batch_size", "2", "--size", str(SIZE)]
+        return [*words, "--model", "cnn", "--batch_size", str(BATCH_SIZE)]
 
 
 @pytest.fixture(scope="session")
-def house(tmp_path_factory: pytest.TempPathFactory) -> House:
-    folder = tmp_path_factory.mktemp("house")
+def house(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> House:
+    verb, folder = str(request.param), tmp_path_factory.mktemp("house")
     pictures, registry = folder / "pictures", folder / "registry"
     pictures.mkdir()
-    for number in range(PICTURES):
+    for number in range(PICTURES[verb]):
         data = blots(number)
         (pictures / f"{number:04}.jpg").write_bytes(data if number % BROKEN_EACH else data[: len(data) // 2])
-    promote(str(registry), "cnn", published(str(registry), seed=1).version)
-    return House(pictures, registry, frozenset(path.name for path in pictures.iterdir()))
+    model = published(str(registry), seed=1) if verb == "classify" else published_style(str(registry), seed=1)
+    promote(str(registry), model.name, model.version)
+    return House(verb, pictures, registry, frozenset(path.name for path in pictures.iterdir()))
 
 
 def blots(seed: int) -> bytes:
@@ -115,6 +137,7 @@ def exactly_once(request: pytest.FixtureRequest, house: House, undisturbed: Path
     """Assert that each key is in results or failures once, as if nothing had happened; the table keeps the count."""
 
     def assert_exact(fault: str, output: Path | str, without: tuple[str, ...] = ()) -> None:
+        fault = fault if house.verb == "classify" else f"{house.verb}: {fault}"
         counted = count(str(output), set(house.keys), str(undisturbed), without)
         request.config.stash[COUNTS][fault].append(counted)
         assert counted.exact, counted

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from celebvision.storage import Store, open_store, read_table
 from celebvision.storage.local import HIDDEN
 
 LOCK = f"{HIDDEN}lock"  # stays in a folder where files are replaced conditionally, and is empty
-OF_THE_RUN = ["run_id"]  # the one column that differs between two runs of the same
+OF_THE_RUN = {"run_id", "ms"}  # columns that differ between two runs of the same
 
 
 @dataclass(frozen=True)
@@ -57,21 +58,30 @@ def count(output: str, keys: set[str], undisturbed: str, without: tuple[str, ...
         lost=len(keys - seen.keys()),
         doubled=sum(times > 1 for times in seen.values()),
         strange=len(seen.keys() - keys),
-        same_bytes=all(_same(found[kind], wanted[kind], [*OF_THE_RUN, *without]) for kind in found),
+        same_bytes=all(_same(found[kind], wanted[kind], OF_THE_RUN.union(without)) for kind in found)
+        and pictures(output) == pictures(undisturbed),
         litter=litter(output),
     )
 
 
-def _same(one: pa.Table | None, other: pa.Table | None, without: list[str]) -> bool:
+def _same(one: pa.Table | None, other: pa.Table | None, without: set[str]) -> bool:
     if one is None or other is None:
         return one is other
-    return bool(one.drop_columns(without).equals(other.drop_columns(without)))
+    columns = [name for name in one.column_names if name not in without]
+    return set(one.column_names) == set(other.column_names) and bool(one.select(columns).equals(other.select(columns)))
+
+
+def pictures(output: str) -> dict[str, bytes]:
+    """What `stylize` has drawn."""
+    store = open_store(output)
+    return {stat.key: store.get(stat.key) for stat in store.list("images/")}
 
 
 def litter(output: str) -> list[str]:
-    """Files that nobody will ask for again: parts of a finished run, hidden ones of a write, halves of Parquet."""
+    """Files that nobody will ask for again: parts and journals of a finished run, hidden ones of a write, halves."""
     store = open_store(output)
-    left = [stat.key for stat in store.list() if "/parts/" in stat.key or not _is_whole(store, stat.key)]
+    passing = re.compile("/(parts|journal)/").search
+    left = [stat.key for stat in store.list() if passing(stat.key) or not _is_whole(store, stat.key)]
     hidden = [] if output.startswith("s3://") else Path(output).rglob(".*")
     return left + [str(path) for path in hidden if path.name != LOCK]
 

@@ -10,7 +10,7 @@ from faults.cluster import cluster
 from faults.command import END_S, Marked, kill, parts, wait_for_a_moment_in_the_middle, wait_until
 from faults.conftest import Exact, House, Start
 
-ACTOR = "ClassifyShards"  # in the title of each process that holds a network
+ACTOR = "WorkShards"  # in the title of each process that holds a network
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # no workers: a node ends with either of its two agents
 
 
@@ -21,7 +21,12 @@ def workers(command: Marked) -> dict[str, list[int]]:
     return {"actor": actors, "other": others}
 
 
-@pytest.mark.parametrize("kind", ["actor", "other"])
+@pytest.mark.parametrize(
+    ("house", "kind"),
+    [("classify", "actor"), ("classify", "other"), ("stylize", "actor")],
+    indirect=["house"],
+    scope="session",
+)
 def test_a_killed_worker_loses_no_key(
     kind: str, house: House, start: Start, exactly_once: Exact, draw: random.Random, tmp_path: Path
 ) -> None:
@@ -62,7 +67,12 @@ def test_workers_killed_while_they_write_leave_no_half_file(
     exactly_once("SIGKILL in a write", output)
 
 
-@pytest.mark.parametrize("kind", ["driver", "driver's own node"])
+@pytest.mark.parametrize(
+    ("house", "kind"),
+    [("classify", "driver"), ("classify", "driver's own node"), ("stylize", "driver")],
+    indirect=["house"],
+    scope="session",
+)
 def test_a_killed_driver_loses_no_key_when_the_command_is_given_again(
     kind: str, house: House, start: Start, exactly_once: Exact, draw: random.Random, tmp_path: Path
 ) -> None:
