@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from labelling import SMALL_STYLE, fill
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from celebvision.batch import draw, fetch
 from celebvision.batch.draw import ENDINGS, NAMELESS, Drawing, output_key
@@ -104,8 +105,8 @@ def seen(drawing: Drawing, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, .
     shapes: list[tuple[int, ...]] = []
     honest = drawing.stylizer.draw
 
-    def tell(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        shapes.append(pictures.shape[:3])
+    def tell(pictures: Tensor) -> Tensor:
+        shapes.append(tuple(pictures.shape[:3]))
         return honest(pictures)
 
     monkeypatch.setattr(drawing.stylizer, "draw", tell)
@@ -122,7 +123,7 @@ def test_what_is_written_is_what_the_network_draws(drawing: Drawing, settings: S
     assert answer["ms"] > 0
     torch.manual_seed(1)
     (drawn,) = Stylizer(create("cyclegan", **SMALL_STYLE), "cpu").draw(torch.from_numpy(picture(1)[None]))  # type: ignore[arg-type]
-    assert data == encode(drawn, "jpeg", 90)
+    assert data == encode(drawn.numpy(), "jpeg", 90)
 
 
 def test_pictures_of_one_size_among_a_few_keys_are_drawn_together(
@@ -173,8 +174,8 @@ def test_a_picture_that_the_network_fails_for_costs_no_other(
     )
     honest, cursed = drawing.stylizer.draw, picture(1)
 
-    def fail(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        if any((one == cursed).all() for one in pictures):
+    def fail(pictures: Tensor) -> Tensor:
+        if any(np.array_equal(one, cursed) for one in pictures.numpy()):
             raise error
         return honest(pictures)
 
@@ -192,7 +193,7 @@ def test_a_lost_device_is_no_pictures_fault(
 ) -> None:
     fill(settings.input, {"0.png": png(picture(0))})
 
-    def lost(pictures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def lost(pictures: Tensor) -> Tensor:
         raise torch.AcceleratorError("illegal memory access")
 
     monkeypatch.setattr(drawing.stylizer, "draw", lost)
