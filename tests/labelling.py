@@ -66,6 +66,20 @@ class House:
     second: ModelVersion
 
 
+@dataclass
+class Ran:
+    """What a command over a bucket did, and where."""
+
+    bucket: str
+    output: str
+    good: list[str]
+    version: ModelVersion
+    words: list[str]
+    status: int
+    stdout: str
+    stderr: str
+
+
 def fill(uri: str, pictures: dict[str, bytes]) -> None:
     for key, data in pictures.items():
         open_store(uri).put(key, data)

@@ -1,7 +1,9 @@
 """What the tests of `train` share: looks at what a run left, and at who works on it."""
 
 import io
+import os
 import re
+import signal
 import time
 from pathlib import Path
 
@@ -47,3 +49,23 @@ def training_workers() -> list[int]:
             if command.startswith(b"ray::") and b"TrainWorker" in command:
                 found.append(int(entry.name))
     return found
+
+
+class KillInTheThirdEpoch:
+    """Kills one worker of the only training at `home`, once two epochs are in its checkpoints."""
+
+    def __init__(self, home: str) -> None:
+        self.home = home
+
+    def __call__(self) -> None:
+        run = wait_for_checkpoint(f"{self.home}/_training", 1)
+        self.kept = history(run).head(2)
+        os.kill(max(training_workers()), signal.SIGKILL)
+        self.epochs = len(history(run))
+
+    def check(self, run: str, epochs: int) -> None:
+        """Every epoch is there once, and the first two are as they were."""
+        rows = history(run)
+        assert rows["epoch"].tolist() == list(range(epochs))
+        assert self.epochs < epochs, "the kill came too late to show anything"
+        pd.testing.assert_frame_equal(rows.head(2), self.kept)

@@ -5,14 +5,13 @@ import json
 import re
 import threading
 import uuid
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from labelling import House, command, everything, fill, published, record, rows
+from labelling import House, Ran, command, everything, fill, published, record, rows
 from moto.s3.models import S3Backend
 from PIL import Image
 
@@ -21,7 +20,7 @@ from celebvision.batch.label import Labelling
 from celebvision.batch.pipeline import work_of
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed
-from celebvision.registry import ModelVersion, load_state, promote
+from celebvision.registry import load_state, promote
 from celebvision.storage import open_store
 from celebvision.storage.client import client
 
@@ -36,25 +35,8 @@ BROKEN = {
 }
 
 
-@dataclass
-class Labelled:
-    """What the command did, and where."""
-
-    bucket: str
-    good: list[str]
-    version: ModelVersion
-    words: list[str]
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def output(self) -> str:
-        return f"{self.bucket}/labels"
-
-
 @pytest.fixture(scope="module")
-def labelled(ray_cluster: None, faces: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Labelled:
+def labelled(ray_cluster: None, faces: list[bytes], tmp_path_factory: pytest.TempPathFactory) -> Ran:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     client().create_bucket(Bucket=bucket)
     here = f"s3://{bucket}"
@@ -80,23 +62,23 @@ def labelled(ray_cluster: None, faces: list[bytes], tmp_path_factory: pytest.Tem
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(run, "write_inventory", list_and_lose_one)
-        return Labelled(here, sorted(good), version, words, *command([*words, "--max_failures", "5"]))
+        return Ran(here, f"{here}/labels", sorted(good), version, words, *command([*words, "--max_failures", "5"]))
 
 
-def test_each_key_is_exactly_once_in_results_or_failures(labelled: Labelled) -> None:
+def test_each_key_is_exactly_once_in_results_or_failures(labelled: Ran) -> None:
     results, failures = rows(labelled.output, "results"), rows(labelled.output, "failures")
     assert [row["key"] for row in results] == labelled.good
     assert [row["key"] for row in failures] == sorted(BROKEN)
 
 
-def test_every_failure_has_its_stage_and_reason(labelled: Labelled) -> None:
+def test_every_failure_has_its_stage_and_reason(labelled: Ran) -> None:
     for row in rows(labelled.output, "failures"):
         assert row["stage"] == BROKEN[row["key"]][1], row
         assert row["error"], row
         assert row["message"], row
 
 
-def test_every_row_says_which_model_version_and_run_made_it(labelled: Labelled) -> None:
+def test_every_row_says_which_model_version_and_run_made_it(labelled: Ran) -> None:
     told = json.loads(labelled.stdout)
     for row in [*rows(labelled.output, "results"), *rows(labelled.output, "failures")]:
         assert (row["model"], row["model_version"]) == ("cnn", labelled.version.version)
@@ -104,14 +86,14 @@ def test_every_row_says_which_model_version_and_run_made_it(labelled: Labelled) 
         assert row["etag"]
 
 
-def test_every_result_has_a_label_and_how_sure_it_is(labelled: Labelled) -> None:
+def test_every_result_has_a_label_and_how_sure_it_is(labelled: Ran) -> None:
     results = rows(labelled.output, "results")
     assert {row["label"] for row in results} <= {"male", "female"}
     assert all(0.5 <= row["probability"] <= 1 for row in results)
     assert len({row["probability"] for row in results}) > 5
 
 
-def test_the_command_tells_people_how_far_it_is_and_programs_how_it_went(labelled: Labelled) -> None:
+def test_the_command_tells_people_how_far_it_is_and_programs_how_it_went(labelled: Ran) -> None:
     keys = len(labelled.good) + len(BROKEN)
     assert f"classify: {keys} of {keys} images" in labelled.stderr
     assert re.search(rf"classify: \d+ of {keys} images, [\d.]+/s, ETA \d+ s \d failed", labelled.stderr)
@@ -123,7 +105,7 @@ def test_the_command_tells_people_how_far_it_is_and_programs_how_it_went(labelle
     assert rows(labelled.bucket, told["results_at"].removeprefix(f"{labelled.bucket}/").partition("/run=")[0])
 
 
-def test_the_record_of_a_finished_run_is_true(labelled: Labelled) -> None:
+def test_the_record_of_a_finished_run_is_true(labelled: Ran) -> None:
     told = record(labelled.output)
     assert told["state"] == "done"
     assert told["error"] == ""
@@ -135,7 +117,7 @@ def test_the_record_of_a_finished_run_is_true(labelled: Labelled) -> None:
     assert not list(open_store(labelled.output).list(f"runs/{told['run_id']}/parts/"))
 
 
-def test_the_exit_status_tells_of_too_many_failures_and_a_finished_run_is_left_alone(labelled: Labelled) -> None:
+def test_the_exit_status_tells_of_too_many_failures_and_a_finished_run_is_left_alone(labelled: Ran) -> None:
     assert labelled.status == 3  # six failures, five allowed
     before = everything(open_store(labelled.output))
     status, stdout, stderr = command([*labelled.words, "--max_failures", "6"])
@@ -145,7 +127,7 @@ def test_the_exit_status_tells_of_too_many_failures_and_a_finished_run_is_left_a
     assert everything(open_store(labelled.output)) == before
 
 
-def test_wrong_words_give_exit_status_2_and_a_failed_job_1(labelled: Labelled, tmp_path: Path) -> None:
+def test_wrong_words_give_exit_status_2_and_a_failed_job_1(labelled: Ran, tmp_path: Path) -> None:
     status, _, stderr = command([*labelled.words, "--shard_keys", "many"])
     assert (status, "shard_keys" in stderr) == (2, True)
     status, stdout, stderr = command([*labelled.words, "--input", str(tmp_path), "--output", str(tmp_path / "labels")])
@@ -154,7 +136,7 @@ def test_wrong_words_give_exit_status_2_and_a_failed_job_1(labelled: Labelled, t
 
 
 @pytest.mark.usefixtures("on_ray")
-def test_an_answer_does_not_depend_on_which_pictures_share_the_batch(labelled: Labelled, tmp_path: Path) -> None:
+def test_an_answer_does_not_depend_on_which_pictures_share_the_batch(labelled: Ran, tmp_path: Path) -> None:
     one, other = rows(labelled.output, "results"), str(tmp_path / "labels")
     words = [*labelled.words[1:-1], "--output", other, "--shard_keys", "1000"]
     settings = dict(zip(words[::2], words[1::2], strict=True))
@@ -175,7 +157,7 @@ def test_the_network_sees_batches_of_one_size_however_few_the_pictures(house: Ho
 
 
 @pytest.mark.usefixtures("on_ray")
-def test_two_stages_give_the_same_rows_as_one(labelled: Labelled, tmp_path: Path) -> None:
+def test_two_stages_give_the_same_rows_as_one(labelled: Ran, tmp_path: Path) -> None:
     other = str(tmp_path / "labels")
     status, _, stderr = command([*labelled.words, "--output", other, "--split_stages"])
     assert status == 0, stderr

@@ -3,7 +3,7 @@
 import io
 import json
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import ray
 import torch
-from labelling import House, command, everything, fill, published_style, record, rows
+from labelling import House, Ran, command, everything, fill, published_style, record, rows
 from moto.s3.exceptions import S3ClientError
 from moto.s3.models import S3Backend
 from PIL import Image
@@ -24,7 +24,7 @@ from celebvision.batch.pipeline import WorkShards
 from celebvision.batch.record import Run
 from celebvision.config import ClassifySettings, PlanSettings, StylizeSettings
 from celebvision.job import JobFailed
-from celebvision.registry import ModelVersion, load_state, promote
+from celebvision.registry import load_state, promote
 from celebvision.storage import Full, open_store, read_table
 from celebvision.storage.client import client
 
@@ -59,25 +59,8 @@ def settings_for(style: House, tmp_path: Path, **others: Any) -> StylizeSettings
     return StylizeSettings(**(places | {"model": "sketch", "registry": style.registry} | others))
 
 
-@dataclass
-class Drawn:
-    """What the command did, and where."""
-
-    bucket: str
-    good: list[str]
-    version: ModelVersion
-    words: list[str]
-    status: int
-    stdout: str
-    stderr: str
-
-    @property
-    def output(self) -> str:
-        return f"{self.bucket}/drawn"
-
-
 @pytest.fixture(scope="module")
-def drawn(ray_cluster: None, style: House, faces: list[bytes]) -> Drawn:
+def drawn(ray_cluster: None, style: House, faces: list[bytes]) -> Ran:
     bucket = f"test-{uuid.uuid4().hex[:12]}"
     client().create_bucket(Bucket=bucket)
     here = f"s3://{bucket}"
@@ -103,16 +86,16 @@ def drawn(ray_cluster: None, style: House, faces: list[bytes]) -> Drawn:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(S3Backend, "put_object", put_object)
-        return Drawn(here, sorted(good), style.first, words, *command([*words, "--max_failures", "3"]))
+        return Ran(here, f"{here}/drawn", sorted(good), style.first, words, *command([*words, "--max_failures", "3"]))
 
 
-def test_each_key_is_exactly_once_in_results_or_failures(drawn: Drawn) -> None:
+def test_each_key_is_exactly_once_in_results_or_failures(drawn: Ran) -> None:
     assert drawn.status == 3, drawn.stderr  # four failures, three allowed
     assert [row["key"] for row in rows(drawn.output, "results")] == drawn.good
     assert {row["key"]: row["stage"] for row in rows(drawn.output, "failures")} == BROKEN
 
 
-def test_every_result_is_a_picture_named_by_its_key_and_there_are_no_others(drawn: Drawn) -> None:
+def test_every_result_is_a_picture_named_by_its_key_and_there_are_no_others(drawn: Ran) -> None:
     results, store = rows(drawn.output, "results"), open_store(drawn.output)
     for row in results:
         data = store.get(f"images/{row['output_key']}")
@@ -127,13 +110,13 @@ def test_every_result_is_a_picture_named_by_its_key_and_there_are_no_others(draw
     assert there == {f"images/{name}" for name in names.values()} | {"images/earlier.jpg"}
 
 
-def test_a_rotated_picture_is_drawn_upright_and_the_others_are_as_large_as_they_were(drawn: Drawn) -> None:
+def test_a_rotated_picture_is_drawn_upright_and_the_others_are_as_large_as_they_were(drawn: Ran) -> None:
     sizes = {row["key"]: (row["width"], row["height"]) for row in rows(drawn.output, "results")}
     assert sizes.pop(ROTATED) == (218, 178)
     assert set(sizes.values()) == {(178, 218)}
 
 
-def test_every_row_says_which_model_version_and_run_made_it(drawn: Drawn) -> None:
+def test_every_row_says_which_model_version_and_run_made_it(drawn: Ran) -> None:
     told = json.loads(drawn.stdout)
     for row in [*rows(drawn.output, "results"), *rows(drawn.output, "failures")]:
         assert (row["model"], row["model_version"]) == ("sketch", drawn.version.version)
@@ -141,7 +124,7 @@ def test_every_row_says_which_model_version_and_run_made_it(drawn: Drawn) -> Non
         assert row["etag"]
 
 
-def test_the_command_tells_what_it_did_and_where(drawn: Drawn) -> None:
+def test_the_command_tells_what_it_did_and_where(drawn: Ran) -> None:
     keys = len(drawn.good) + len(BROKEN)
     assert f"stylize: {keys} of {keys} images" in drawn.stderr
     told = json.loads(drawn.stdout)
@@ -153,7 +136,7 @@ def test_the_command_tells_what_it_did_and_where(drawn: Drawn) -> None:
     assert (status, shown["verb"], shown["state"], shown["results"]) == (0, "stylize", "done", len(drawn.good))
 
 
-def test_a_finished_run_leaves_a_sheet_and_nothing_half_done(drawn: Drawn) -> None:
+def test_a_finished_run_leaves_a_sheet_and_nothing_half_done(drawn: Ran) -> None:
     told, store = record(drawn.output), open_store(drawn.output)
     assert (told["state"], told["verb"]) == ("done", "stylize")
     left = {stat.key.removeprefix(f"runs/{told['run_id']}/").split("/")[0] for stat in store.list("runs/")}
@@ -163,7 +146,7 @@ def test_a_finished_run_leaves_a_sheet_and_nothing_half_done(drawn: Drawn) -> No
     assert sheet.height == -(-pairs // gallery.PAIRS_A_ROW) * (128 + 16)
 
 
-def test_a_finished_run_is_left_alone(drawn: Drawn) -> None:
+def test_a_finished_run_is_left_alone(drawn: Ran) -> None:
     before = everything(open_store(drawn.output))
     status, stdout, stderr = command(drawn.words)
     assert (status, stdout) == (0, drawn.stdout)
@@ -171,7 +154,7 @@ def test_a_finished_run_is_left_alone(drawn: Drawn) -> None:
     assert everything(open_store(drawn.output)) == before
 
 
-def test_a_plan_forecasts_it_and_writes_nothing(drawn: Drawn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_forecasts_it_and_writes_nothing(drawn: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
     before = everything(open_store(drawn.bucket))
     words = ["plan", *drawn.words[1:], "--format", "webp", "--sample", "5"]
     monkeypatch.setattr("celebvision.batch.plan.MEASURE_S", 0.5)

@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from PIL import Image
+from trainings import KillInTheThirdEpoch, history, wait_for_checkpoint
 
 from celebvision import registry
 from celebvision.celeba.drawn import write_dataset
@@ -22,7 +21,6 @@ from celebvision.config import IngestSettings, Phase, TrainSettings
 from celebvision.job import JobFailed
 from celebvision.storage import open_store
 from celebvision.training.run import train
-from tests.trainings import history, training_workers, wait_for_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -97,21 +95,10 @@ def test_a_second_model_waits_until_it_is_promoted(shards: str, tmp_path: Path) 
 def test_a_killed_worker_costs_no_more_than_its_epoch(
     shards: str, tmp_path: Path, at_once: Callable[[Callable[[], None]], None]
 ) -> None:
-    kept: list[pd.DataFrame] = []
-    killed_after: list[int] = []
-
-    def kill_in_the_third_epoch() -> None:
-        run = wait_for_checkpoint(f"{tmp_path}/_training", 1)
-        kept.append(history(run).query("epoch <= 1"))
-        os.kill(max(training_workers()), signal.SIGKILL)
-        killed_after.append(len(history(run)))
-
-    at_once(kill_in_the_third_epoch)
+    kill = KillInTheThirdEpoch(str(tmp_path))
+    at_once(kill)
     outcome = train(words(shards, str(tmp_path), phases=[Phase(epochs=6, learning_rate=2e-3)]))
-    rows = history(outcome.summary["run"])
-    assert rows["epoch"].tolist() == list(range(6))
-    assert killed_after[0] < 6, "the kill came too late to show anything"
-    pd.testing.assert_frame_equal(rows.head(2), kept[0].head(2))
+    kill.check(outcome.summary["run"], epochs=6)
 
 
 def test_a_killed_driver_goes_on_from_the_last_finished_epoch(shards: str, tmp_path: Path) -> None:

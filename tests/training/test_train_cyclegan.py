@@ -2,8 +2,6 @@
 
 import io
 import json
-import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 from PIL import Image
+from trainings import KillInTheThirdEpoch, history, wait_for_checkpoint
 
 from celebvision import registry
 from celebvision.celeba.drawn import write_dataset
@@ -26,7 +25,6 @@ from celebvision.models.features import make_features
 from celebvision.models.stylizer import Stylizer
 from celebvision.storage import open_store
 from celebvision.training.run import train
-from tests.trainings import history, training_workers, wait_for_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -104,21 +102,10 @@ def test_both_directions_are_published_and_an_epoch_shows_its_pictures(data: dic
 def test_a_killed_worker_costs_no_more_than_its_epoch(
     data: dict[str, str], tmp_path: Path, at_once: Callable[[Callable[[], None]], None]
 ) -> None:
-    kept: list[pd.DataFrame] = []
-    killed_after: list[int] = []
-
-    def kill_in_the_third_epoch() -> None:
-        run = wait_for_checkpoint(f"{tmp_path}/_training", 1)
-        kept.append(history(run).query("epoch <= 1"))
-        os.kill(max(training_workers()), signal.SIGKILL)
-        killed_after.append(len(history(run)))
-
-    at_once(kill_in_the_third_epoch)
+    kill = KillInTheThirdEpoch(str(tmp_path))
+    at_once(kill)
     outcome = train(TrainSettings(**given(data, str(tmp_path), epochs=5)))
-    rows = history(outcome.summary["run"])
-    assert rows["epoch"].tolist() == list(range(5))
-    assert killed_after[0] < 5, "the kill came too late to show anything"
-    pd.testing.assert_frame_equal(rows.head(2), kept[0].head(2))
+    kill.check(outcome.summary["run"], epochs=5)
 
 
 def test_a_killed_driver_goes_on_from_the_last_finished_epoch(data: dict[str, str], tmp_path: Path) -> None:
