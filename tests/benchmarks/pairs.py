@@ -3,9 +3,10 @@
     python -m tests.benchmarks.pairs --registry URI --model cyclegan-sketch --photos FOLDER --drawings FOLDER \
         --weights vgg16.safetensors [--size 64] [--sheet FILE.png]
 
-One JSON object on stdout: KID (VGG-16 relu4_3, channel means and deviations, standardised) of photos and of what the
-model draws against the drawings, and their ratio; the mean absolute difference of what is drawn, and of the photo,
-from the person's own drawing; and of the photo from its way there and back, where the registry has the way back.
+One JSON object on stdout. KID (VGG-16 relu4_3, channel means and deviations, standardised) of the photos, of what the
+model draws, and of the photos merely made grey, each against the drawings; `kid_share` is that of the model as a share
+of the photos'. The mean absolute difference, 0..1, of what is drawn and of the photo from the person's own drawing; and
+of the photo from its way there and back.
 """
 
 from __future__ import annotations
@@ -43,10 +44,15 @@ def main() -> None:
     again = stylizer(given.registry, f"{given.model}{REVERSE}").draw(to_drawn).numpy()
     features = make_features(FEATURES)
     features.load(safetensors.torch.load_file(given.weights))
-    of = {name: features.of(torch.from_numpy(pictures)) for name, pictures in (("photos", photos), ("drawn", drawn))}
+    grey = np.repeat(photos.mean(axis=3, keepdims=True).round().astype(np.uint8), 3, axis=3)
+    sets = {"photos": photos, "drawn": drawn, "grey": grey}
+    of = {name: features.of(torch.from_numpy(pictures)) for name, pictures in sets.items()}
     theirs = features.of(torch.from_numpy(drawings))
     distances = {f"kid_{name}": kid(features_of, theirs, standardise=True) for name, features_of in of.items()}
-    figures = distances | {"kid_share": distances["kid_drawn"] / distances["kid_photos"]}
+    figures = distances | {
+        f"kid_share{suffix}": distances[f"kid_{name}"] / distances["kid_photos"]
+        for suffix, name in (("", "drawn"), ("_grey", "grey"))
+    }
     figures["cycle_l1"] = difference(again, photos)
     if not given.unpaired:
         figures |= {"drawn_l1": difference(drawn, drawings), "photos_l1": difference(photos, drawings)}
