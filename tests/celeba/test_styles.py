@@ -277,7 +277,7 @@ def test_what_ingest_wrote_to_a_bucket_is_read(bucket: str) -> None:
 def test_real_style_sets_start_fast(
     test_data: Path, tmp_path: Path, style: str, count: int, crop: tuple[float, float]
 ) -> None:
-    folder = test_data / "styles" / style
+    folder = test_data / "data" / "styles" / style
     outcome = ingest(IngestSettings(style_folder=str(folder), output=str(tmp_path)))
     assert (outcome.summary["train"], outcome.failures) == (count, 0)
     began = time.perf_counter()
