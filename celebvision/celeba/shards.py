@@ -101,6 +101,19 @@ def row_groups(data_set: DataSet, split: str) -> list[RowGroup]:
     return [RowGroup(shard.path, number) for shard in data_set.of(split) for number in range(shard.row_groups)]
 
 
+def first_pictures(uri: str, data_set: DataSet, split: str, size: int, count: int) -> NDArray[np.uint8]:
+    """The first pictures of a split, as many as there are up to `count`, uint8 N S S 3: for all and always the same."""
+    pixels: list[NDArray[np.uint8]] = []
+    store = open_store(uri)
+    for group in row_groups(data_set, split):
+        if len(pixels) >= count:
+            break
+        with store.open(group.path) as stream:
+            rows = pq.ParquetFile(stream).read_row_group(group.number, ["image"])["image"]
+        pixels += [images.decode(data.as_py(), size, size) for data in rows[: count - len(pixels)]]
+    return np.stack(pixels) if pixels else np.empty((0, size, size, 3), np.uint8)
+
+
 def check_targets(uri: str, targets: Collection[str], attributes: Collection[str]) -> None:
     """Refuse targets that the shards at `uri` have no labels of.
 

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from celebvision.models.vgg import VGG
+
 INCEPTION = "inception_v3"
 VGG16 = re.compile(r"vgg16:(relu[1-5]_[1-3])")
-VGG16_CHANNELS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 INCEPTION_SIZE = 299
 BATCH = 32
 NAMES = "inception_v3, or vgg16:relu4_3 and the like"
@@ -21,6 +21,7 @@ NAMES = "inception_v3, or vgg16:relu4_3 and the like"
 class Features(nn.Module):
     """Maps pictures to vectors. `standardise`: each feature is to be brought to one scale before sets are compared."""
 
+    name: str  # of the network
     standardise = False
 
     @torch.inference_mode()
@@ -37,6 +38,8 @@ class InceptionFeatures(Features):
     Its ImageNet weights are not those of the TensorFlow graph that published FIDs were measured with: compare figures
     with each other, not with papers.
     """
+
+    name = INCEPTION
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +58,7 @@ class InceptionFeatures(Features):
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights by torchvision's key names, with or without head. Raises `ValueError` if they do not fit."""
         given = {key: value for key, value in weights.items() if not key.startswith(("fc.", "AuxLogits."))}
-        _load(self.network, given, "inception_v3")
+        _load(self.network, given, self.name)
 
 
 class VGGStatistics(Features):
@@ -64,43 +67,29 @@ class VGGStatistics(Features):
     What the statistics of feature maps tell of style, without where things stand (Li et al. 2017, arXiv:1701.01036).
     """
 
+    name = "vgg16"
     standardise = True
 
     def __init__(self, layer: str) -> None:
         super().__init__()
-        block, number = int(layer[4]), int(layer[6])
-        parts: list[nn.Module] = []
-        inputs = 3
-        for stage, widths in enumerate(VGG16_CHANNELS[:block], start=1):
-            if stage > 1:
-                parts.append(nn.MaxPool2d(2))
-            if stage == block and number > len(widths):
-                raise ValueError(f"{layer}: block {block} of VGG-16 has {len(widths)} layers")
-            for width in widths[:number] if stage == block else widths:
-                parts += [nn.Conv2d(inputs, width, 3, padding=1), nn.ReLU(inplace=True)]
-                inputs = width
-        self.features = nn.Sequential(*parts)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.layer = layer.replace("relu", "conv")  # `VGG` gives each convolution behind its ReLU
+        self.vgg = VGG(self.name, [self.layer])
 
     def forward(self, images: Tensor) -> Tensor:
         """Statistics, B 2C, of images, B 3 H W, 0..1."""
-        maps = self.features((images - self.mean) / self.std)
+        maps = self.vgg(images)[self.layer]
         return torch.cat((maps.mean((2, 3)), maps.std((2, 3))), dim=1)
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights by torchvision's key names; later layers' are ignored. Raises `ValueError` if they don't fit."""
-        own = self.state_dict()
-        _load(self, {key: value for key, value in weights.items() if key in own}, "vgg16")
+        self.vgg.load(weights)
 
 
 def make_features(name: str) -> InceptionFeatures | VGGStatistics:
     """The features that a setting names; their weights are to be loaded.
 
     Raises:
-        ValueError: an unknown name; the message lists what there is.
+        ValueError: an unknown name, or no layer of VGG-16; the message lists what there is.
     """
     if name == INCEPTION:
         return InceptionFeatures()

@@ -20,9 +20,9 @@ from celebvision.models import create
 from celebvision.models.augment import Augmentation, augment
 from celebvision.models.classifier import has_bfloat16
 from celebvision.models.preprocessing import Preprocessing
+from celebvision.pretrained import weights_of
 from celebvision.training.average import Average
 from celebvision.training.loop import SCORE, Batch
-from celebvision.training.recipe import pretrained
 
 AUXILIARY_WEIGHT = 0.3  # of the auxiliary head's loss (Szegedy et al. 2015)
 GRADIENT_NORM = 5.0  # larger gradients are scaled down to it
@@ -176,18 +176,10 @@ def network(settings: TrainSettings, targets: tuple[str, ...]) -> nn.Module:
     if load is None:
         raise JobFailed(f"weights: {settings.architecture} takes no pretrained weights")
     try:
-        load(_pretrained(settings.weights))
+        load(weights_of(settings.weights, settings.architecture))
     except ValueError as error:
         raise JobFailed(f"weights: {settings.weights} does not fit {settings.architecture}: {error}") from None
     return made
-
-
-def _pretrained(weights: str) -> dict[str, Tensor]:
-    if weights == "torchvision":
-        from torchvision.models import Inception_V3_Weights
-
-        return dict(Inception_V3_Weights.IMAGENET1K_V1.get_state_dict(progress=False, check_hash=True))
-    return pretrained(weights)
 
 
 def _phase_of(phases: list[Phase], epoch: int) -> tuple[int, int]:

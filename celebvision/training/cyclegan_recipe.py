@@ -7,7 +7,6 @@ import math
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 import ray
 import ray.train
 import torch
@@ -15,17 +14,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from celebvision import images, registry
-from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
+from celebvision.celeba.shards import DataSet, ReadRowGroup, first_pictures
 from celebvision.celeba.styles import StylePictures
 from celebvision.config import TrainSettings
 from celebvision.job import JobFailed, code_version
 from celebvision.models import complete_arguments
 from celebvision.models.cyclegan import CycleGAN
-from celebvision.models.features import INCEPTION, Features, make_features
+from celebvision.models.features import Features, make_features
 from celebvision.models.stylizer import Stylizer
-from celebvision.storage import open_store
+from celebvision.pretrained import weights_of
 from celebvision.training.cyclegan import LOADED, CycleGANTask, Judged, grid
-from celebvision.training.recipe import Parallel, pretrained
+from celebvision.training.recipe import Parallel
 
 REVERSE = "-reverse"  # behind a model's name: the way back
 SAMPLES = 8  # pictures that a version shows
@@ -102,15 +101,7 @@ class CycleGANRecipe:
     def _photos(self, count: int | None = None) -> NDArray[np.uint8]:
         """The first photos of the validation split, uint8 N H W 3: the same for all and always."""
         count = count or self.words.valid_images
-        pixels: list[NDArray[np.uint8]] = []
-        store = open_store(self.settings.data)
-        for group in row_groups(self.data, "valid"):
-            if len(pixels) >= count:
-                break
-            with store.open(group.path) as stream:
-                rows = pq.ParquetFile(stream).read_row_group(group.number, ["image"])["image"]
-            pixels += [images.decode(data.as_py(), self.size, self.size) for data in rows[: count - len(pixels)]]
-        return np.stack(pixels)
+        return first_pictures(self.settings.data, self.data, "valid", self.size, count)
 
     def _styles(self, count: int | None = None) -> NDArray[np.uint8]:
         styles = StylePictures(self.style_uri, self.size, self.words.style_crop)
@@ -121,7 +112,7 @@ class CycleGANRecipe:
         features = make_features(self.words.features)
         weights = self.words.features_weights
         try:
-            features.load(_of_torchvision(self.words.features) if weights == "torchvision" else pretrained(weights))
+            features.load(weights_of(weights, features.name))
         except ValueError as error:
             raise JobFailed(f"cyclegan.features_weights: {weights}: {error}") from None
         return features
@@ -144,10 +135,3 @@ by `kid`.
 
 It learnt from aligned faces of celebrities; what it makes of other pictures was not measured.
 """
-
-
-def _of_torchvision(name: str) -> dict[str, Tensor]:
-    from torchvision.models import Inception_V3_Weights, VGG16_Weights
-
-    weights = Inception_V3_Weights.IMAGENET1K_V1 if name == INCEPTION else VGG16_Weights.IMAGENET1K_V1
-    return dict(weights.get_state_dict(progress=False, check_hash=True))

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from celebvision.celeba.shards import ReadRowGroup
-from celebvision.job import JobFailed
-from celebvision.storage import open_store
 from celebvision.training.loop import Task
 
 Parallel = Callable[[nn.Module], nn.Module]  # makes a network compute one gradient with those of the other workers
@@ -33,19 +29,3 @@ class Recipe(Protocol):
 
     def publish(self, weights: dict[str, Tensor], metrics: dict[str, float]) -> dict[str, str]:
         """Publish the best epoch's weights, and give the version of each model by its name."""
-
-
-def pretrained(uri: str) -> dict[str, Tensor]:
-    """The tensors of the safetensors file at `uri`.
-
-    Raises:
-        JobFailed: it is another kind of file.
-        StorageError: it cannot be had.
-    """
-    folder, _, name = uri.rpartition("/")
-    data = open_store(folder or ".").get(name)
-    try:
-        tensors: dict[str, Tensor] = safetensors.torch.load(data)
-    except safetensors.SafetensorError as error:
-        raise JobFailed(f"{uri} is not a safetensors file: {error}") from None
-    return tensors

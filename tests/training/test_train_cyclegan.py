@@ -21,8 +21,8 @@ from celebvision.celeba.ingest import ingest
 from celebvision.config import EvaluateSettings, IngestSettings, TrainSettings
 from celebvision.evaluation import evaluate
 from celebvision.job import JobFailed
-from celebvision.models.features import make_features
 from celebvision.models.stylizer import Stylizer
+from celebvision.models.vgg import VGG
 from celebvision.storage import open_store
 from celebvision.training.run import train
 
@@ -39,7 +39,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> dict[st
         Image.open(picture).convert("L").save(folder / "styles" / picture.name)
     ingest(IngestSettings(style_folder=str(folder / "styles"), output=str(folder / "style_shards")))
     torch.manual_seed(0)
-    safetensors.torch.save_file(make_features("vgg16:relu2_1").state_dict(), folder / "vgg16.safetensors")
+    safetensors.torch.save_file(VGG("vgg16", ["conv2_1"]).state_dict(), folder / "vgg16.safetensors")
     places = {"data": "shards", "style_data": "style_shards", "weights": "vgg16.safetensors"}
     return {name: str(folder / place) for name, place in places.items()}
 
@@ -95,7 +95,7 @@ def test_both_directions_are_published_and_an_epoch_shows_its_pictures(data: dic
     best = rows.loc[rows["kid"].idxmin()]
     assert registry.resolve(bucket, "cyclegan-grey").metrics["kid"] == pytest.approx(best["kid"])
     words = {"registry": bucket, "data": data["data"], "output": f"{bucket}/evaluation"}
-    with pytest.raises(JobFailed, match="cyclegan-grey: draws pictures and answers no attribute"):
+    with pytest.raises(JobFailed, match="style: is missing; give --style"):  # it draws, and is measured against one
         evaluate(EvaluateSettings(model=["cyclegan-grey"], **words))
 
 
