@@ -1,0 +1,42 @@
+"""Every job's settings as typed classes, and how words and YAML become one of them.
+
+Flags win over the file, the file over the defaults. Nothing else is read: no environment variable changes a job.
+"""
+
+from celebvision.config.batch import BatchSettings, ClassifySettings, PlanSettings, RunsSettings, StylizeSettings
+from celebvision.config.data import DemoSettings, IngestSettings
+from celebvision.config.evaluate import EvaluateSettings
+from celebvision.config.parse import parse
+from celebvision.config.settings import MIB, PICTURES, URI, Crop, Part, Settings, WordsError
+from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
+from celebvision.config.train import Augment, CycleGANSettings, Phase, PromoteSettings, TrainSettings
+
+__all__ = [
+    "MIB",
+    "PICTURES",
+    "STYLE_WORDS",
+    "URI",
+    "VGG",
+    "Arch",
+    "Augment",
+    "BatchSettings",
+    "ClassifySettings",
+    "Crop",
+    "CycleGANSettings",
+    "DemoSettings",
+    "EvaluateSettings",
+    "GatysSettings",
+    "IngestSettings",
+    "Part",
+    "PerceptualSettings",
+    "Phase",
+    "PlanSettings",
+    "PromoteSettings",
+    "RunsSettings",
+    "Settings",
+    "StyleWords",
+    "StylizeSettings",
+    "TrainSettings",
+    "WordsError",
+    "parse",
+]
