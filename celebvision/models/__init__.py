@@ -12,6 +12,8 @@ ARCHITECTURES = {
     "cnn": "celebvision.models.cnn:CNN",
     "inception_v3": "celebvision.models.inception:InceptionV3",
     "cyclegan": "celebvision.models.cyclegan:CycleGAN",
+    "style_net": "celebvision.models.style_net:StyleNet",
+    "adain": "celebvision.models.adain:AdaIN",
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -15,6 +15,8 @@ GRID = 4  # the generator shrinks by it and grows back, so both sides of its inp
 SMALLEST = 16  # pixels of a side: a quarter of it must still be larger than what is reflected around it
 FIRST_DEVIATION = 0.02  # of initial weights (section 7.1 of the paper's appendix)
 BLUR = (1.0, 2.0, 1.0)
+
+Norm = Callable[[int], nn.Module]  # makes the normalisation of so many channels
 
 
 class CycleGAN(nn.Module):
@@ -52,7 +54,7 @@ class CycleGAN(nn.Module):
         self.blocks = nn.Sequential(*(Residual(4 * width) for _ in range(blocks)))
         self.up = nn.Sequential(Up(4 * width, 2 * width), Up(2 * width, width))
         self.last = nn.Conv2d(width, 3, 7)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Draw `images`, float, B 3 H W, -1..1, H and W multiples of 4 and at least 16; the same shape and range.
@@ -65,16 +67,8 @@ class CycleGAN(nn.Module):
     @contextmanager
     def statistics_of(self, images: Tensor) -> Iterator[None]:
         """Until the block ends, normalise by the statistics of `images` (1 3 H W), whatever is drawn."""
-        norms = [module for module in self.modules() if isinstance(module, InstanceNorm)]
-        for norm in norms:
-            norm.keeps = True
-        try:
-            with torch.no_grad():
-                self(images)
+        with statistics_of(self, images):
             yield
-        finally:
-            for norm in norms:
-                norm.keeps, norm.kept = False, None
 
 
 class PatchGAN(nn.Module):
@@ -99,7 +93,7 @@ class PatchGAN(nn.Module):
             parts += [nn.LeakyReLU(0.2)]
             channels = wider
         self.parts = nn.Sequential(*parts, nn.Conv2d(channels, 1, 4, padding=1))
-        self.apply(_initialise)
+        self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
         """Judge `images`, float, B 3 H W, -1..1: B 1 h w, about 1 where a patch looks real and 0 where it does not."""
@@ -107,39 +101,58 @@ class PatchGAN(nn.Module):
         return judged
 
 
-class InstanceNorm(nn.Module):
-    """Instance normalisation (Ulyanov et al. 2016, arXiv:1607.08022) with learnt scale and offset per channel."""
+class Normalisation(nn.Module):
+    """Instance normalisation (Ulyanov et al. 2016, arXiv:1607.08022); whoever inherits knows scale and offset."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keeps = False
+        self.kept: tuple[Tensor, Tensor] | None = None
+
+    def normalised(self, features: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
+        """Features, B C H W, normalised each for itself, then times `scale` plus `offset`: C for all, or B C."""
+        kept = self.kept
+        if self.keeps and kept is None:
+            variance, mean = torch.var_mean(features.float(), dim=(0, 2, 3), correction=0)
+            self.kept = mean, variance
+        if scale.ndim == 1 and kept is not None:
+            return functional.batch_norm(features, *kept, scale, offset)
+        if scale.ndim == 1 and features.device.type != "cpu":
+            return functional.instance_norm(features, weight=scale, bias=offset)
+        # An image at a time, batch normalisation is the same function, and on CPUs with channels_last in bfloat16 it
+        # takes a fifteenth of the time of group_norm with a group a channel (torch 2.15).
+        count, channels = features.shape[:2]
+        scales, offsets = scale.expand(count, channels), offset.expand(count, channels)
+        running = (None, None) if kept is None else kept
+        normed = [
+            functional.batch_norm(one, *running, *own, training=kept is None)  # type: ignore[misc]
+            for one, *own in zip(features.split(1), scales, offsets, strict=True)
+        ]
+        return torch.cat(normed)
+
+
+class InstanceNorm(Normalisation):
+    """Instance normalisation with learnt scale and offset per channel."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.keeps = False
-        self.kept: tuple[Tensor, Tensor] | None = None
 
     def forward(self, features: Tensor) -> Tensor:
-        if self.kept is not None:
-            return functional.batch_norm(features, *self.kept, self.weight, self.bias)
-        if self.keeps:
-            variance, mean = torch.var_mean(features.float(), dim=(0, 2, 3), correction=0)
-            self.kept = mean, variance
-        if features.device.type == "cpu":
-            # An image at a time, batch normalisation is the same function, and on channels_last in bfloat16 it takes
-            # a fifteenth of the time of group_norm with a group a channel (torch 2.15).
-            parts = features.split(1)
-            normed = [functional.batch_norm(one, None, None, self.weight, self.bias, training=True) for one in parts]
-            return torch.cat(normed)
-        return functional.instance_norm(features, weight=self.weight, bias=self.bias)
+        return self.normalised(features, self.weight, self.bias)
 
 
 class Block(nn.Module):
     """Reflection padding, convolution, instance normalisation, ReLU; the size stays."""
 
-    def __init__(self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, *, kernel: int = 3, stride: int = 1, norm: Norm = InstanceNorm
+    ) -> None:
         super().__init__()
         self.padding = kernel // 2
         self.conv = nn.Conv2d(inputs, outputs, kernel, stride=stride, bias=False)  # the norm takes any bias away
-        self.norm = InstanceNorm(outputs)
+        self.norm = norm(outputs)
 
     def forward(self, features: Tensor) -> Tensor:
         return functional.relu(self.norm(self.conv(reflect(features, self.padding))))
@@ -148,9 +161,9 @@ class Block(nn.Module):
 class Down(nn.Module):
     """Halve the size: by a strided convolution, or by a convolution and a blur that takes every second pixel."""
 
-    def __init__(self, inputs: int, outputs: int, *, antialias: bool) -> None:
+    def __init__(self, inputs: int, outputs: int, *, antialias: bool, norm: Norm = InstanceNorm) -> None:
         super().__init__()
-        self.block = Block(inputs, outputs, stride=1 if antialias else 2)
+        self.block = Block(inputs, outputs, stride=1 if antialias else 2, norm=norm)
         self.antialias = antialias
 
     def forward(self, features: Tensor) -> Tensor:
@@ -161,9 +174,9 @@ class Down(nn.Module):
 class Up(nn.Module):
     """Double the size: nearest neighbours, then a convolution."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
+    def __init__(self, inputs: int, outputs: int, *, norm: Norm = InstanceNorm) -> None:
         super().__init__()
-        self.block = Block(inputs, outputs)
+        self.block = Block(inputs, outputs, norm=norm)
 
     def forward(self, features: Tensor) -> Tensor:
         drawn: Tensor = self.block(functional.interpolate(features, scale_factor=2.0, mode="nearest"))
@@ -173,15 +186,30 @@ class Up(nn.Module):
 class Residual(nn.Module):
     """Two 3x3 convolutions beside a shortcut, without ReLU behind the sum."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, norm: Norm = InstanceNorm) -> None:
         super().__init__()
-        self.block = Block(channels, channels)
+        self.block = Block(channels, channels, norm=norm)
         self.conv = nn.Conv2d(channels, channels, 3, bias=False)
-        self.norm = InstanceNorm(channels)
+        self.norm = norm(channels)
 
     def forward(self, features: Tensor) -> Tensor:
         change: Tensor = self.norm(self.conv(reflect(self.block(features), 1)))
         return features + change
+
+
+@contextmanager
+def statistics_of(network: nn.Module, images: Tensor) -> Iterator[None]:
+    """Until the block ends, all of the network's instance normalisations take the statistics of `images`, 1 3 H W."""
+    norms = [module for module in network.modules() if isinstance(module, Normalisation)]
+    for norm in norms:
+        norm.keeps = True
+    try:
+        with torch.no_grad():
+            network(images)
+        yield
+    finally:
+        for norm in norms:
+            norm.keeps, norm.kept = False, None
 
 
 def reflect(images: Tensor, pixels: int) -> Tensor:
@@ -197,7 +225,8 @@ def blur_down(features: Tensor) -> Tensor:
     return functional.conv2d(reflect(features, 1), kernel, stride=2, groups=features.shape[1])
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
+    """First weights of a convolution, as in the paper."""
     if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, 0.0, FIRST_DEVIATION)
         if module.bias is not None:

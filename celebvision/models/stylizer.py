@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from celebvision.models.adain import AdaIN
 from celebvision.models.classifier import has_bfloat16
 from celebvision.models.cyclegan import GRID, SMALLEST, CycleGAN
+from celebvision.models.style_net import StyleNet
 
 TILE = 1024  # pixels: what is larger than a square of it is drawn in such tiles
 
@@ -26,12 +28,14 @@ class Stylizer:
     drawn is then the same wherever the tiles' borders lie.
 
     Args:
-        network: a `CycleGAN`. Left as it is.
+        network: Left as it is; of several styles, with one chosen.
         device: where to run.
         tile: side of a tile in pixels, a multiple of 4.
     """
 
-    def __init__(self, network: CycleGAN, device: torch.device | str = "cpu", tile: int = TILE) -> None:
+    def __init__(
+        self, network: CycleGAN | StyleNet | AdaIN, device: torch.device | str = "cpu", tile: int = TILE
+    ) -> None:
         self.device = torch.device(device)
         network = copy.deepcopy(network).eval().requires_grad_(False)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)

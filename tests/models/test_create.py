@@ -11,5 +11,5 @@ def test_a_network_is_made_by_name_with_its_arguments() -> None:
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'resnet'; known: cnn, cyclegan, inception_v3"):
+    with pytest.raises(ValueError, match="'resnet'; known: adain, cnn, cyclegan, inception_v3, style_net"):
         create("resnet")
