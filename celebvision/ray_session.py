@@ -148,12 +148,12 @@ class Pulse:
 
     def __init__(self, board: Board, who: str) -> None:
         self.board, self.who = board, f"{who} {os.getpid()} on {platform.node()}"
-        self.done = self.told = 0
+        self.done = self.told = 0.0
         self("starts")
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._beat, name="pulse", daemon=True)
 
-    def __call__(self, words: str, done: int = 0) -> None:
+    def __call__(self, words: str, done: float = 0) -> None:
         self.words, self.since = words, time.monotonic()
         self.done += done
 

@@ -2,8 +2,12 @@
 
 import io
 import json
+import os
+import signal
+import subprocess
 import time
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +23,7 @@ from celebvision.models.preprocessing import Preprocessing
 from celebvision.registry import ModelVersion, publish
 from celebvision.storage import Store, open_store, read_table
 
+MARK = "CELEBVISION_TEST_MARK"
 SMALL = {"outputs": 1, "width": 8, "depths": [1]}
 SMALL_STYLE = {"size": 64, "width": 8, "blocks": 1}
 
@@ -135,3 +140,17 @@ def wait_until(happened: Any, timeout_s: float = 30) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
         time.sleep(0.02)
+
+
+def kill_once(happened: Callable[[], bool], words: list[str], mark: str) -> None:
+    """Start the command, and kill its driver once that has happened, and then all that came from it."""
+    killed = subprocess.Popen(words, env=os.environ | {MARK: mark}, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(happened, timeout_s=200)
+    finally:
+        killed.send_signal(signal.SIGKILL)
+        killed.wait()
+        for process in processes_with(mark):  # without their driver most of Ray's end by themselves, but not all
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not processes_with(mark))

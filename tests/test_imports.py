@@ -14,13 +14,14 @@ FLOORS = [
     {"config", "job"},
     {"models"},
     {"ray_session"},
-    {"celeba", "registry"},
-    {"training", "batch", "evaluation"},
+    {"celeba", "registry", "pretrained"},
+    {"styling"},
+    {"training", "batch", "style_evaluation", "evaluation"},
     {"demo"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
-BESIDE = {("job", "__init__"), ("demo", "cli")}
+BESIDE = {("job", "__init__"), ("evaluation", "style_evaluation"), ("demo", "cli")}
 TORCH_ALONE = {"torch", "torchvision"}
 
 

@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from itertools import islice
-from typing import cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor
 
 from celebvision import images
 from celebvision.batch.fetch import AHEAD_BYTES, Answer, Failure, Fetcher, Key, Picture, ahead
-from celebvision.batch.record import IMAGES
+from celebvision.batch.record import IMAGE, IMAGES, Run
 from celebvision.config import PICTURES, StylizeSettings
-from celebvision.models.cyclegan import CycleGAN
-from celebvision.models.stylizer import Stylizer
 from celebvision.storage import Expired, Full, StorageError, Throttled, Unreachable, open_store
+from celebvision.styling import Figures, Redraws
 
 ENDINGS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 NAMELESS = ".image"  # put behind a key that does not end as pictures do
+SHOWN_QUALITY = 85  # of JPEGs of pictures that are half drawn
 WRITERS = 4  # threads that encode and put
+JOURNAL_S = 2.0  # between journals of a shard
 BATCH_VALUES = 3 * 2**20  # of a batch: no more than of one tile of the network
 DOWN = (Unreachable, Throttled, Expired, Full)  # no picture is at fault for these
 
@@ -44,20 +45,20 @@ def output_key(key: str, form: images.Format) -> str:
 
 
 class Drawing:
-    """A network that redraws pictures, and the threads that take what it drew to storage."""
+    """What redraws pictures, and the threads that take what it drew to storage."""
 
-    journals = True  # a shard may take an hour
-    fields = [  # noqa: RUF012 - the same of each
-        ("output_key", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("bytes", pa.int64()),
-        ("ms", pa.float32()),
-    ]
-
-    def __init__(self, settings: StylizeSettings, network: nn.Module, device: str) -> None:
-        self.settings = settings
-        self.stylizer = Stylizer(cast(CycleGAN, network), device)
+    def __init__(self, settings: StylizeSettings, run: Run, redraws: Redraws) -> None:
+        self.settings, self.run, self.redraws = settings, run, redraws
+        # A shard may take an hour, and what was optimised is not to be optimised again for a second's sake.
+        self.journal_s: float | None = 0.0 if redraws.steps else JOURNAL_S
+        self.fields = [
+            ("output_key", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("bytes", pa.int64()),
+            ("ms", pa.float32()),
+            *redraws.columns,
+        ]
         self.put = open_store(settings.output).put
         self.fetcher = Fetcher.of(settings, lambda data: images.decode_whole(data, settings.size, settings.max_pixels))
         self.computed, self.compute_s = 0, 0.0  # pictures, and seconds of the network
@@ -67,63 +68,90 @@ class Drawing:
         return ahead(self.fetcher.pixels(keys), self.settings.batch_size)
 
     def answers(
-        self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, int], None]
+        self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, float], None]
     ) -> Generator[list[Answer]]:
         """What each key ends as, some keys at a time: as soon as what was drawn of them is in storage.
+
+        What was optimised is given with its pictures, before they are put, which is done when the next are asked for:
+        so a journal holds them, and no picture that anyone has seen in storage is ever optimised again. A list that
+        was given then holds what became of its pictures.
 
         Raises:
             StorageError: nothing can be written any more.
         """
         pool = ThreadPoolExecutor(WRITERS, "write")
         try:
-            before: list[Future[Answer] | Failure] = []
+            drawn: deque[list[Future[Answer] | Failure]] = deque()
             # Always the same keys together, wherever a run begins again: so the batches, and their bytes, are the same.
             for start in range(0, len(keys), self.settings.batch_size):
-                drawn = _Chunk(self, keys[start : start + self.settings.batch_size], pool, pulse).draw(pictures)
-                if before:
-                    yield [one if isinstance(one, Failure) else one.result() for one in before]
-                before = drawn
-            yield [one if isinstance(one, Failure) else one.result() for one in before]
+                chunk = _Chunk(self, keys[start : start + self.settings.batch_size], pool, pulse)
+                drawn.append(chunk.draw(pictures))
+                if self.redraws.steps:
+                    answered = _ended(drawn.popleft())
+                    yield answered
+                    answered[:] = pool.map(self.stored, answered)
+                elif len(drawn) > 1:  # the last ones are written while the next are drawn
+                    yield _ended(drawn.popleft())
+            for last in drawn:
+                yield _ended(last)
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def infer(self, pictures: list[NDArray[np.uint8]]) -> list[tuple[NDArray[np.uint8], float] | Failure]:
-        """Each picture redrawn, and the milliseconds it took. Those that a batch fails for are tried one by one."""
+    def infer(
+        self, pictures: list[NDArray[np.uint8]], tell: Callable[[float, Tensor | None], None]
+    ) -> list[tuple[NDArray[np.uint8], Figures] | Failure]:
+        """Each picture redrawn, and its figures. Those that a batch fails for are tried one by one."""
         started = time.monotonic()
         try:
-            drawn = self.stylizer.draw(torch.from_numpy(np.stack(pictures))).numpy()
+            drawn, figures = self.redraws.draw(torch.from_numpy(np.stack(pictures)), tell)
         except torch.AcceleratorError:  # the device is lost, and every later picture would be
             raise
-        except (RuntimeError, MemoryError) as error:  # of torch: OutOfMemoryError, which is a RuntimeError
+        # Of torch: OutOfMemoryError, which is a RuntimeError; ValueError: too small for the network.
+        except (RuntimeError, MemoryError, ValueError) as error:
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             if len(pictures) > 1:
-                return [self.infer([picture])[0] for picture in pictures]
+                return [self.infer([picture], tell)[0] for picture in pictures]
             return [Failure("infer", type(error).__name__, str(error))]
-        took_s = time.monotonic() - started
         self.computed += len(pictures)
-        self.compute_s += took_s
-        return [(picture, 1000 * took_s / len(pictures)) for picture in drawn]
+        self.compute_s += time.monotonic() - started
+        return [_unless_broken(*one) for one in zip(drawn.numpy(), figures, strict=True)]
 
-    def write(self, key: Key, pixels: NDArray[np.uint8], ms: float) -> Answer:
-        """Encode and put what was drawn of a key. A name that storage refuses is that picture's failure."""
+    def write(self, key: Key, pixels: NDArray[np.uint8], figures: Figures) -> Answer:
+        """Encode what was drawn of a key, and put it, unless a journal is to hold it first."""
         name = output_key(key.key, self.settings.format)
         try:
             data = images.encode(pixels, self.settings.format, self.settings.quality)
-            self.put(IMAGES + name, data)
+        except ValueError as error:
+            return Failure("write", type(error).__name__, str(error))
+        height, width = pixels.shape[:2]
+        answer = {"output_key": name, "width": width, "height": height, "bytes": len(data), **figures, IMAGE: data}
+        return answer if self.redraws.steps else self.stored(answer)
+
+    def stored(self, answer: Answer) -> Answer:
+        """Put the picture of an answer. A name that storage refuses is that picture's failure."""
+        if isinstance(answer, Failure):
+            return answer
+        try:
+            self.put(IMAGES + answer["output_key"], answer[IMAGE])
         except DOWN:
             raise
         except (StorageError, ValueError) as error:
             return Failure("write", type(error).__name__, str(error))
-        height, width = pixels.shape[:2]
-        return {"output_key": name, "width": width, "height": height, "bytes": len(data), "ms": ms}
+        return {name: value for name, value in answer.items() if name != IMAGE}
+
+    def show(self, step: int, keys: list[Key], pictures: Tensor) -> None:
+        """Put pictures as they stand, B 3 H W, 0..1, into the run's folder, for people to look at."""
+        pixels = pictures.detach().clamp(0, 1).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        for key, one in zip(keys, pixels, strict=True):
+            self.put(self.run.step(output_key(key.key, "jpeg"), step), images.encode(one, "jpeg", SHOWN_QUALITY))
 
 
 class _Chunk:
     """Some keys whose pictures of one size are drawn together."""
 
     def __init__(
-        self, drawing: Drawing, keys: list[Key], pool: ThreadPoolExecutor, pulse: Callable[[str, int], None]
+        self, drawing: Drawing, keys: list[Key], pool: ThreadPoolExecutor, pulse: Callable[[str, float], None]
     ) -> None:
         self.drawing, self.keys, self.pool, self.pulse = drawing, keys, pool, pulse
         self.outcomes: dict[int, Future[Answer] | Failure] = {}
@@ -148,15 +176,38 @@ class _Chunk:
     def _draw(self, batch: dict[int, NDArray[np.uint8]]) -> None:
         first = min(batch)
         height, width, _ = batch[first].shape
-        self.pulse(f"draws {len(batch)} of {width}×{height}, {self.keys[first].key!r} first", 0)
-        for at, drawn in zip(batch, self.drawing.infer(list(batch.values())), strict=True):
-            self.outcomes[at] = drawn if isinstance(drawn, Failure) else self._write(self.keys[at], *drawn)
-        self.pulse(f"has drawn {self.keys[first].key!r}", len(batch))
+        words = f"draws {len(batch)} of {width}×{height}, {self.keys[first].key!r} first"
+        told = 0.0  # pictures, of those that are drawn by and by
 
-    def _write(self, key: Key, pixels: NDArray[np.uint8], ms: float) -> Future[Answer]:
+        def tell(share: float, pictures: Tensor | None) -> None:
+            nonlocal told
+            steps, every = self.drawing.redraws.steps or 1, self.drawing.settings.gatys.show_every
+            step, done = round(share * steps), share * len(batch)
+            self.pulse(f"{words}, step {step} of {steps}", max(0.0, done - told))
+            told = max(told, done)
+            if every and step % every == 0 and pictures is not None and len(pictures) == len(batch):
+                self.drawing.show(step, [self.keys[at] for at in batch], pictures)
+
+        self.pulse(words, 0)
+        for at, drawn in zip(batch, self.drawing.infer(list(batch.values()), tell), strict=True):
+            self.outcomes[at] = drawn if isinstance(drawn, Failure) else self._write(self.keys[at], *drawn)
+        self.pulse(f"has drawn {self.keys[first].key!r}", len(batch) - told)
+
+    def _write(self, key: Key, pixels: NDArray[np.uint8], figures: Figures) -> Future[Answer]:
         """Have it written, once no more pixels than `AHEAD_BYTES` wait for that."""
         while self.unwritten and sum(size for size, _ in self.unwritten) + pixels.nbytes > AHEAD_BYTES:
             wait([self.unwritten.popleft()[1]])
-        future = self.pool.submit(self.drawing.write, key, pixels, ms)
+        future = self.pool.submit(self.drawing.write, key, pixels, figures)
         self.unwritten.append((pixels.nbytes, future))
         return future
+
+
+def _ended(drawn: list[Future[Answer] | Failure]) -> list[Answer]:
+    return [one if isinstance(one, Failure) else one.result() for one in drawn]
+
+
+def _unless_broken(pixels: NDArray[np.uint8], figures: Figures) -> tuple[NDArray[np.uint8], Figures] | Failure:
+    """A picture whose losses are no numbers was not drawn."""
+    if broken := [name for name, value in figures.items() if not math.isfinite(value)]:
+        return Failure("infer", "NotFinite", f"{', '.join(broken)} is not a number: take a smaller learning_rate")
+    return pixels, figures

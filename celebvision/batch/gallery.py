@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from celebvision import images
 from celebvision.batch.fetch import Failure, Fetcher, Key
 from celebvision.batch.inventory import read_keys
 from celebvision.batch.record import IMAGES, Run, find_runs
-from celebvision.config import StylizeSettings
+from celebvision.config import STYLE_WORDS, StylizeSettings
 from celebvision.job import JobFailed
 from celebvision.registry import ModelVersion
 from celebvision.sheet import TILE, contact_sheet
 from celebvision.storage import Store, open_store, read_table
 
-SAME = ("input", "model", "registry", "format", "quality", "size")  # words that all pictures of an output share
+SAME = ("input", "model", "registry", "format", "quality", "size", *STYLE_WORDS)  # words of all pictures of an output
 SHOWN, PAIRS_A_ROW = 20, 5  # of the sheet
 LETTERS = 20  # of a key, its last
+LOSSES = ("content_loss", "style_loss")
+QUANTILES = (5, 50, 95)  # per cent
+MOST_PARTS = 200  # whose losses are looked at
 
 T = TypeVar("T")
 
@@ -75,6 +84,36 @@ def put_sheet(settings: StylizeSettings, output: Store, run: Run) -> None:
     for (key, _), one, other in zip(shown, before, after, strict=True):
         tiles += [(one, key.key[-LETTERS:].encode("ascii", "replace").decode()), (other, "")]
     output.put(run.sheet, contact_sheet(tiles, columns=2 * PAIRS_A_ROW))
+
+
+def put_losses(output: Store, run: Run) -> dict[str, dict[str, float]]:
+    """Put a picture of how the losses of a run's pictures are spread, and give quantiles of each.
+
+    To be called while the parts are there; of a large run they are of some parts, spread over it.
+    """
+    parts = [read_table(output, run.part(number)) for number in _spread(range(run.inventory["shards"]), MOST_PARTS)]
+    rows = pa.concat_tables(parts)
+    found = {name: rows[name].drop_null().to_numpy() for name in LOSSES if name in rows.column_names}
+    found = {name: values for name, values in found.items() if len(values)}
+    if found:
+        output.put(run.losses_plot, histograms(found))
+    return {
+        name: {f"p{share:02}": float(np.percentile(values, share)) for share in QUANTILES}
+        for name, values in found.items()
+    }
+
+
+def histograms(columns: Mapping[str, NDArray[np.floating]]) -> bytes:
+    """A PNG with a histogram for each column, and a line at its median."""
+    figure = Figure(figsize=(4.5 * len(columns), 3.2), layout="constrained")
+    for (name, values), axes in zip(columns.items(), np.atleast_1d(figure.subplots(1, len(columns))), strict=True):
+        axes.hist(values, bins=min(40, max(5, len(values) // 4)), color="#4c72b0")
+        axes.axvline(np.median(values), color="#333333", linestyle="--", label=f"median {np.median(values):.3g}")
+        axes.set(xlabel=name.replace("_", " "), ylabel="pictures")
+        axes.legend()
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
+    return content.getvalue()
 
 
 def _shown(output: Store, run: Run) -> list[tuple[Key, str]]:

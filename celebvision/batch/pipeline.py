@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
+from itertools import chain
 from typing import Protocol
 
 import numpy as np
@@ -20,11 +21,12 @@ import pyarrow as pa
 import ray
 import torch
 
+from celebvision import styling
 from celebvision.batch.draw import Drawing
 from celebvision.batch.fetch import Answer, Failure, Key, Picture
 from celebvision.batch.inventory import read_keys
 from celebvision.batch.label import Labelling, fetcher
-from celebvision.batch.record import FAILURE_FIELDS, Run, rows_of
+from celebvision.batch.record import FAILURE_FIELDS, IMAGE, Run, rows_of
 from celebvision.config import BatchSettings, StylizeSettings
 from celebvision.job import JobFailed
 from celebvision.memory import keep_freed_memory
@@ -36,30 +38,34 @@ from celebvision.storage import Denied, Expired, NotFound, Throttled, Unreachabl
 LOST = {Unreachable.__name__, Throttled.__name__, Expired.__name__}  # no picture is at fault for these
 KEPT = {Denied.__name__}
 FEW = 3  # pictures of a shard that may be lost, however small it is
-JOURNAL_INTERVAL_S = 2.0
 
 
 class Work(Protocol):
     """What a verb does with the pictures of a shard."""
 
-    journals: bool  # whether a shard takes so long that its first rows are put before its last are known
     fields: list[tuple[str, pa.DataType]]  # columns of a result, besides those of every row
     computed: int
     compute_s: float
 
+    @property
+    def journal_s(self) -> float | None:
+        """Where a shard takes long: seconds after which its rows so far are put."""
+
     def pictures(self, keys: list[Key]) -> Generator[Picture]: ...
 
     def answers(
-        self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, int], None]
+        self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, float], None]
     ) -> Generator[list[Answer]]: ...
 
+    def stored(self, answer: Answer) -> Answer: ...
 
-def work_of(settings: BatchSettings, model: ModelVersion, weights: dict[str, torch.Tensor]) -> Work:
-    """What the verb of these settings does, by this network, on a GPU where there is one."""
-    network, device = assemble(model, weights), "cuda" if torch.cuda.is_available() else "cpu"
+
+def work_of(settings: BatchSettings, run: Run, model: ModelVersion, weights: dict[str, torch.Tensor]) -> Work:
+    """What the verb of these settings does, by these weights, on a GPU where there is one."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(settings, StylizeSettings):
-        return Drawing(settings, network, device)
-    return Labelling(settings, model, network, device)
+        return Drawing(settings, run, styling.redraws(settings, model, weights, device))
+    return Labelling(settings, model, assemble(model, weights), device)
 
 
 def pack(number: int, pictures: list[Picture]) -> pa.Table:
@@ -118,7 +124,7 @@ class WorkShards:
             torch.set_num_threads(1)
             keep_freed_memory()
             self.run, self.model, self.board = run, model, board
-            self.work = work_of(settings, model, ray.get(weights))
+            self.work = work_of(settings, run, model, ray.get(weights))
             self.output = open_store(settings.output)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -147,9 +153,23 @@ class WorkShards:
     def _journal(self, number: int) -> pa.Table:
         """The first rows of a shard, if it was begun before."""
         try:
-            return read_table(self.output, self.run.journal(number)) if self.work.journals else self.table([], [])
+            if self.work.journal_s is not None:
+                return self._stored(read_table(self.output, self.run.journal(number)))
         except NotFound:
-            return self.table([], [])
+            pass  # it was not begun
+        return self.table([], [])
+
+    def _stored(self, rows: pa.Table) -> pa.Table:
+        """The rows of a journal, once the pictures that it holds itself are where they belong."""
+        if IMAGE not in rows.column_names:
+            return rows
+        lines = rows.to_pylist()
+        for line in lines:
+            if (data := line.pop(IMAGE)) is not None:
+                answer = self.work.stored({name: line[name] for name, _ in self.work.fields} | {IMAGE: data})
+                if isinstance(answer, Failure):
+                    line |= dict.fromkeys((name for name, _ in self.work.fields), None) | asdict(answer)
+        return pa.Table.from_pylist(lines, self.table([], []).schema)
 
     def _rows(self, number: int, before: pa.Table, keys: list[Key], answers: Iterator[list[Answer]]) -> pa.Table:
         """The rows of these keys; meanwhile, those that are known are put, behind the ones `before`.
@@ -157,16 +177,21 @@ class WorkShards:
         Raises:
             JobFailed: it is the storage that fails, not its pictures.
         """
-        outcomes: list[Answer] = []
+        chunks: list[list[Answer]] = []
         put = time.monotonic()
         for answered in answers:
-            outcomes += answered
+            chunks.append(answered)
+            outcomes = list(chain.from_iterable(chunks))
             at_fault = refuse_if_storage_is_at_fault(outcomes, of=len(keys))
             # What may turn out to be the storage's fault is no row yet.
-            if self.work.journals and not at_fault and time.monotonic() - put > JOURNAL_INTERVAL_S:
+            journal_s = self.work.journal_s
+            if journal_s is not None and not at_fault and time.monotonic() - put > journal_s:
                 rows = self.table(keys[: len(outcomes)], outcomes)
-                write_table(self.output, self.run.journal(number), pa.concat_tables([before, rows]))
+                journal = pa.concat_tables([before, rows], promote_options="default")
+                write_table(self.output, self.run.journal(number), journal)
                 put = time.monotonic()
+        outcomes = list(chain.from_iterable(chunks))
+        refuse_if_storage_is_at_fault(outcomes, of=len(keys))
         return self.table(keys, outcomes)
 
     def table(self, keys: list[Key], outcomes: list[Answer]) -> pa.Table:
@@ -183,6 +208,9 @@ class WorkShards:
         for name, kind in FAILURE_FIELDS:
             values = [getattr(outcome, name) if isinstance(outcome, Failure) else None for outcome in outcomes]
             columns[name] = pa.array(values, kind)
+        unwritten = [None if isinstance(outcome, Failure) else outcome.get(IMAGE) for outcome in outcomes]
+        if any(unwritten):
+            columns[IMAGE] = pa.array(unwritten, pa.binary())
         return pa.table(columns)
 
 

@@ -10,7 +10,7 @@ from itertools import cycle
 from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, cast
 
 import ray
 import yaml
@@ -21,14 +21,16 @@ from celebvision.batch.fetch import Answer, Key
 from celebvision.batch.inventory import due
 from celebvision.batch.pipeline import WorkShards, refuse_if_storage_is_at_fault
 from celebvision.batch.record import Run, find_runs
-from celebvision.batch.run import DECODE_CPUS, Spread, done_with, new_run, words_of
-from celebvision.config import ClassifySettings, PlanSettings, StylizeSettings
+from celebvision.batch.run import DECODE_CPUS, Spread, done_with, loaded, new_run, words_of
+from celebvision.config import VGG, ClassifySettings, PlanSettings, StylizeSettings
 from celebvision.job import JobFailed, Outcome, age_s, console
 from celebvision.ray_session import Board, clear_errors
 from celebvision.registry import ModelVersion
 from celebvision.storage import Stat, open_store
+from celebvision.styling import Optimised
 
 MEASURE_S = 8.0  # of steady work, after a pass that warms up
+FEW_STEPS, MORE_STEPS = 8, 24  # of an optimisation, that its cost is measured on
 PART_BATCHES = 4  # of the sample are measured at a time
 STAGES = ("fetch", "decode", "infer")
 PRICES = Path(__file__).parents[2] / "configs" / "prices.yaml"
@@ -42,9 +44,8 @@ def plan(settings: PlanSettings) -> Outcome:
     """
     price = _price(settings)
     output = open_store(settings.output)
-    model = registry.resolve(settings.registry, settings.model)
-    job = _job(settings, model)
-    weights = registry.load_state(settings.registry, model)
+    job = _job(settings)
+    model, weights = loaded(job, job.model)
     started_s = age_s()
     listing = time.monotonic()
     earlier = done_with(model, find_runs(output, words_of(job)), output)
@@ -91,13 +92,14 @@ def plan(settings: PlanSettings) -> Outcome:
     return Outcome(summary)
 
 
-def _job(settings: PlanSettings, model: ModelVersion) -> ClassifySettings | StylizeSettings:
+def _job(settings: PlanSettings) -> ClassifySettings | StylizeSettings:
     """The settings of the job that is forecast: the words that were given, with that verb's own defaults."""
-    kind = ClassifySettings if model.targets else StylizeSettings
+    labels = settings.model != VGG and bool(registry.resolve(str(settings.registry), settings.model).targets)
+    kind = ClassifySettings if labels else StylizeSettings
     own = set(PlanSettings.model_fields) - set(ClassifySettings.model_fields) - set(StylizeSettings.model_fields)
     given = settings.model_fields_set - own
     if foreign := sorted(given - set(kind.model_fields)):
-        raise JobFailed(f"{foreign[0]}: is no setting of the verb for {model.name}")
+        raise JobFailed(f"{foreign[0]}: is no setting of the verb for {settings.model}")
     return kind(**settings.model_dump(include=given, by_alias=True))
 
 
@@ -126,16 +128,44 @@ class _Measured(WorkShards):
 
         `fetch` is what passes until pictures are there, `decode` what the processor does of it.
         """
+        if isinstance(self.work, Drawing) and self.work.redraws.steps:
+            return self._extrapolated(self.work, keys)
         parts = max(1, len(keys) // (PART_BATCHES * self.batch_size))
         sample = [keys[first::parts] for first in range(parts)]  # however few are done in time, they are of all
         self._rate(sample, 0)
         self.work.computed, self.work.compute_s = 0, 0.0
         rate = self._rate(sample, seconds)
-        started, spent = time.monotonic(), time.process_time()
-        done = sum(1 for _ in self.work.pictures(sample[0]))
-        fetch, decode = (time.monotonic() - started) / done, (time.process_time() - spent) / done
+        fetch, decode = self._fetched(sample[0])
         infer = self.work.compute_s / max(1, self.work.computed)
         return {"images_per_s": rate, "fetch": fetch, "decode": decode, "infer": infer}
+
+    def _extrapolated(self, drawing: Drawing, keys: list[Key]) -> dict[str, float]:
+        """The same of an optimisation, whose first steps are measured: to the last is a straight line.
+
+        Pictures that converge before make it faster.
+        """
+        whole, sample = cast(Optimised, drawing.redraws), keys[: self.batch_size]
+
+        def spent_s(steps: int) -> tuple[float, float]:
+            """Seconds of the whole, and those of the optimisation."""
+            drawing.redraws, drawing.compute_s = whole.of_steps(steps), 0.0
+            started = time.monotonic()
+            self._rate([sample], 0)
+            return time.monotonic() - started, drawing.compute_s
+
+        spent_s(FEW_STEPS)  # which warms up
+        few, more = spent_s(FEW_STEPS), spent_s(MORE_STEPS)
+        beyond = (drawing.settings.steps - FEW_STEPS) / (MORE_STEPS - FEW_STEPS)
+        whole_s, infer_s = (first + (last - first) * beyond for first, last in zip(few, more, strict=True))
+        fetch, decode = self._fetched(sample)
+        count = len(sample)
+        return {"images_per_s": count / whole_s, "fetch": fetch, "decode": decode, "infer": infer_s / count}
+
+    def _fetched(self, keys: list[Key]) -> tuple[float, float]:
+        """Seconds a picture until it is there, and those of the processor."""
+        started, spent = time.monotonic(), time.process_time()
+        done = sum(1 for _ in self.work.pictures(keys))
+        return (time.monotonic() - started) / done, (time.process_time() - spent) / done
 
     def _rate(self, sample: list[list[Key]], seconds: float) -> float:
         """Images a second, measured for so long, or as long as the first of them take."""
@@ -159,7 +189,7 @@ def _nowhere(key: str, data: bytes) -> str:
     return ""
 
 
-def _in_silence(words: str, done: int) -> None:
+def _in_silence(words: str, done: float) -> None:
     """A pulse that tells nobody."""
 
 

@@ -5,6 +5,8 @@ OUTPUT/runs/<run_id>/inventory/part-00000.parquet   what it works on
 OUTPUT/runs/<run_id>/parts/part-00000.parquet       rows of a finished inventory shard, until the run is done
 OUTPUT/runs/<run_id>/journal/part-00000.parquet     of stylize: the first rows of a shard that is worked on, until then
 OUTPUT/runs/<run_id>/sheet.png                      of stylize: some pictures, each beside what became of it
+OUTPUT/runs/<run_id>/losses.png                     of stylize by vgg: how the pictures' losses are spread
+OUTPUT/runs/<run_id>/steps/<output_key>/step-00100.jpg   of stylize by vgg, where asked for: pictures as they form
 OUTPUT/results/run=<run_id>/, OUTPUT/failures/run=<run_id>/
 OUTPUT/images/                                      of stylize: what was drawn
 """
@@ -24,6 +26,7 @@ from celebvision.storage import NotFound, Store
 
 FORMAT = 1
 IMAGES = "images/"
+IMAGE = "image"  # of a row in a journal: what was drawn, until it is known to be under its name
 FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 
 
@@ -40,6 +43,7 @@ class Run:
     code_version: str
     inventory: dict[str, int] = field(default_factory=dict)  # shards, keys, bytes; empty until it is whole
     counts: dict[str, int] = field(default_factory=dict)  # results, failures, and failures by stage
+    losses: dict[str, dict[str, float]] = field(default_factory=dict)  # of vgg: quantiles of each
     updated: str = ""
     seconds: float = 0.0  # of work, over all times it was started
     error: str = ""
@@ -62,6 +66,13 @@ class Run:
     @property
     def sheet(self) -> str:
         return f"{self.folder}/sheet.png"
+
+    def step(self, output_key: str, step: int) -> str:
+        return f"{self.folder}/steps/{output_key}/step-{step:05}.jpg"
+
+    @property
+    def losses_plot(self) -> str:
+        return f"{self.folder}/losses.png"
 
     def results(self, number: int) -> str:
         return f"results/run={self.run_id}/part-{number:05}.parquet"

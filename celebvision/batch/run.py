@@ -13,15 +13,15 @@ import ray
 from ray.data import ActorPoolStrategy
 from torch import Tensor
 
-from celebvision import registry
-from celebvision.batch.gallery import put_sheet, refuse_mixture, refuse_own_pictures, standing
+from celebvision import registry, styling
+from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.lease import lease
 from celebvision.batch.pipeline import DecodeShards, WorkShards
 from celebvision.batch.record import IMAGES, Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.batch.watch import watch
-from celebvision.config import BatchSettings, ClassifySettings, StylizeSettings
+from celebvision.config import STYLE_WORDS, BatchSettings, ClassifySettings, StylizeSettings
 from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import Board, clear_errors, root_cause
@@ -41,6 +41,7 @@ WORDS = {"input", "output", "model", "registry", "input_manifest", "suffixes", "
     "format",
     "quality",
     "size",
+    *STYLE_WORDS,
 }
 
 
@@ -74,12 +75,9 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
     runs = find_runs(output, words)
     run = _unfinished(runs, settings.retry)
     wanted = settings.model if run is None else f"{run.model['name']}@{run.model['version']}"
-    model = registry.resolve(settings.registry, wanted)
-    refuse_model(settings, model)
+    model, weights = loaded(settings, wanted)
     if isinstance(settings, StylizeSettings):
         refuse_mixture(settings, output, model, words)
-    weights = registry.load_state(settings.registry, model)
-    registry.assemble(model, weights)  # what is damaged or does not fit is told before anything is listed
     earlier = done_with(model, runs, output)
     if settings.retry and not earlier:
         raise JobFailed(f"retry: no run of {model.name}@{model.version} with these words is done in {settings.output}")
@@ -100,6 +98,7 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
         run.counts = finish(output, run)
         if isinstance(settings, StylizeSettings):
             put_sheet(settings, output, run)
+            run.losses = put_losses(output, run)
         check()
         run.state = "done"
     delete_parts(output, run)
@@ -113,6 +112,27 @@ def words_of(settings: BatchSettings) -> str:
 
 def verb_of(settings: BatchSettings) -> str:
     return "stylize" if isinstance(settings, StylizeSettings) else "classify"
+
+
+def loaded(settings: BatchSettings, wanted: str) -> tuple[ModelVersion, dict[str, Tensor]]:
+    """The model NAME or NAME@VERSION, and the tensors that every worker takes.
+
+    What is damaged, is of the other verb or does not fit is told by it, before anything is listed.
+
+    Raises:
+        JobFailed, RegistryError: with what there is.
+    """
+    if isinstance(settings, StylizeSettings):
+        model = styling.resolve(settings, settings.registry, wanted, settings.size)
+        refuse_model(settings, model)
+        weights = styling.load(settings, settings.registry, model, settings.size)
+        styling.redraws(settings, model, weights, "cpu")
+    else:
+        model = registry.resolve(str(settings.registry), wanted)
+        refuse_model(settings, model)
+        weights = registry.load_state(str(settings.registry), model)
+        registry.assemble(model, weights)
+    return model, weights
 
 
 def refuse_model(settings: BatchSettings, model: ModelVersion) -> None:

@@ -149,7 +149,9 @@ def test_an_answer_does_not_depend_on_which_pictures_share_the_batch(labelled: R
 def test_the_network_sees_batches_of_one_size_however_few_the_pictures(house: House, tmp_path: Path) -> None:
     here = str(tmp_path)
     settings = ClassifySettings(input=here, output=here, model="cnn", registry=house.registry, batch_size=5)
-    work = work_of(settings, house.first, load_state(house.registry, house.first))
+    work = work_of(
+        settings, run.new_run(settings, house.first, "words"), house.first, load_state(house.registry, house.first)
+    )
     assert isinstance(work, Labelling)
     work.classifier.probabilities = lambda images: torch.full((len(images), 1), len(images))  # type: ignore
     pictures = [np.zeros((109, 89, 3), np.uint8)] * 3

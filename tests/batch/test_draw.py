@@ -5,7 +5,7 @@ import io
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,11 +20,14 @@ from torch import Tensor
 from celebvision.batch import draw, fetch
 from celebvision.batch.draw import ENDINGS, NAMELESS, Drawing, output_key
 from celebvision.batch.fetch import Answer, Failure, Key, Picture, ahead
+from celebvision.batch.record import Run
 from celebvision.config import PICTURES, StylizeSettings
 from celebvision.images import Format, decode_whole, encode
 from celebvision.models import create
+from celebvision.models.cyclegan import CycleGAN
 from celebvision.models.stylizer import Stylizer
 from celebvision.storage import Denied, Full, Throttled, Unreachable, open_store
+from celebvision.styling import Fed
 
 FORMS: list[Format] = ["jpeg", "png", "webp"]
 
@@ -78,7 +81,12 @@ def settings(tmp_path: Path) -> StylizeSettings:
 @pytest.fixture
 def drawing(settings: StylizeSettings) -> Drawing:
     torch.manual_seed(1)
-    return Drawing(settings, create("cyclegan", **SMALL_STYLE), "cpu")
+    return drawing_of(settings)
+
+
+def drawing_of(settings: StylizeSettings) -> Drawing:
+    network = create("cyclegan", **SMALL_STYLE)
+    return Drawing(settings, Run("run", "stylize", "running", "", {}, {}, ""), Fed(Stylizer(cast(CycleGAN, network))))
 
 
 def picture(seed: int, height: int = 20, width: int = 16) -> NDArray[np.uint8]:
@@ -97,19 +105,23 @@ def answers(drawing: Drawing, keys: list[Key]) -> list[Answer]:
     return [answer for chunk in drawing.answers(keys, drawing.pictures(keys), in_silence) for answer in chunk]
 
 
-def in_silence(words: str, done: int) -> None: ...
+def stylizer(drawing: Drawing) -> Stylizer:
+    return cast(Fed, drawing.redraws).stylizer
+
+
+def in_silence(words: str, done: float) -> None: ...
 
 
 def seen(drawing: Drawing, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The shapes of what the network is given from now on."""
     shapes: list[tuple[int, ...]] = []
-    honest = drawing.stylizer.draw
+    honest = stylizer(drawing).draw
 
     def tell(pictures: Tensor) -> Tensor:
         shapes.append(tuple(pictures.shape[:3]))
         return honest(pictures)
 
-    monkeypatch.setattr(drawing.stylizer, "draw", tell)
+    monkeypatch.setattr(stylizer(drawing), "draw", tell)
     return shapes
 
 
@@ -172,14 +184,14 @@ def test_a_picture_that_the_network_fails_for_costs_no_other(
     fill(
         settings.input, {"0.png": png(picture(0)), "1.png": png(picture(1)), "2.png": b"bad", "3.png": png(picture(3))}
     )
-    honest, cursed = drawing.stylizer.draw, picture(1)
+    honest, cursed = stylizer(drawing).draw, picture(1)
 
     def fail(pictures: Tensor) -> Tensor:
         if any(np.array_equal(one, cursed) for one in pictures.numpy()):
             raise error
         return honest(pictures)
 
-    monkeypatch.setattr(drawing.stylizer, "draw", fail)
+    monkeypatch.setattr(stylizer(drawing), "draw", fail)
     first, second, third, last = answers(drawing, listed(settings))
     assert isinstance(first, dict)
     assert second == Failure("infer", type(error).__name__, str(error))
@@ -196,7 +208,7 @@ def test_a_lost_device_is_no_pictures_fault(
     def lost(pictures: Tensor) -> Tensor:
         raise torch.AcceleratorError("illegal memory access")
 
-    monkeypatch.setattr(drawing.stylizer, "draw", lost)
+    monkeypatch.setattr(stylizer(drawing), "draw", lost)
     with pytest.raises(torch.AcceleratorError):
         answers(drawing, listed(settings))
 
@@ -253,7 +265,7 @@ def test_access_refused_to_a_name_is_a_failure(
 
 def test_a_picture_that_its_format_cannot_hold_is_a_failure(tmp_path: Path, settings: StylizeSettings) -> None:
     webp = settings.model_copy(update={"format": "webp"})
-    drawing = Drawing(webp, create("cyclegan", **SMALL_STYLE), "cpu")
+    drawing = drawing_of(webp)
     fill(settings.input, {"long.png": png(np.zeros((1, 16_384, 3), np.uint8))})
     (failure,) = answers(drawing, listed(settings))
     assert isinstance(failure, Failure)
@@ -308,7 +320,7 @@ def test_what_is_drawn_of_a_turned_picture_is_upright_and_of_the_size(
     Image.fromarray(picture(0, 20, 40)).save(stream, "PNG", exif=exif)
     fill(settings.input, {"turned.png": stream.getvalue()})
     for size, sides in ((None, (40, 20)), (30, (60, 30))):
-        drawing = Drawing(settings.model_copy(update={"size": size}), create("cyclegan", **SMALL_STYLE), "cpu")
+        drawing = drawing_of(settings.model_copy(update={"size": size}))
         (answer,) = answers(drawing, listed(settings))
         assert isinstance(answer, dict)
         assert (answer["height"], answer["width"]) == sides

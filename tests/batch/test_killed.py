@@ -2,38 +2,19 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from labelling import House, processes_with, published_style, rows, wait_until
+from labelling import MARK, House, kill_once, published_style, rows
 
 from celebvision.celeba.drawn import draw_face
 from celebvision.images import decode_whole
-
-MARK = "CELEBVISION_TEST_MARK"
-
-
-def kill_once(happened: Callable[[], bool], words: list[str], mark: str) -> None:
-    """Start the command, and kill its driver once that has happened, and then all that came from it."""
-    killed = subprocess.Popen(words, env=os.environ | {MARK: mark}, stderr=subprocess.DEVNULL)
-    try:
-        wait_until(happened, timeout_s=200)
-    finally:
-        killed.send_signal(signal.SIGKILL)
-        killed.wait()
-        for process in processes_with(mark):  # without their driver most of Ray's end by themselves, but not all
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
-    wait_until(lambda: not processes_with(mark))
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from moto.s3.models import S3Backend
 from PIL import Image
 
 from celebvision import ray_session
-from celebvision.batch import gallery, pipeline, run
+from celebvision.batch import draw, gallery, pipeline, run
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.pipeline import WorkShards
 from celebvision.batch.record import Run
@@ -301,7 +301,7 @@ def worker_for(
 ) -> tuple[WorkShards, list[str]]:
     """A worker in this process, for a run of one listed shard; and the names that it puts."""
     monkeypatch.setattr(torch, "set_num_threads", lambda count: None)  # this is not the worker's own process
-    monkeypatch.setattr(pipeline, "JOURNAL_INTERVAL_S", -1)
+    monkeypatch.setattr(draw, "JOURNAL_S", -1)
     made = replace(run.new_run(settings, style.first, "words"), run_id="run")
     output = open_store(settings.output)
     if not list(output.list(f"{made.folder}/inventory/")):
