@@ -12,14 +12,16 @@ import torch
 from numpy.typing import NDArray
 from torchmetrics.classification import BinaryAccuracy, BinaryAUROC, BinaryF1Score, BinaryPrecision, BinaryRecall
 
-from celebvision import registry
+from celebvision import registry, styling
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
 from celebvision.config import EvaluateSettings
 from celebvision.job import JobFailed, Outcome, console, progress
 from celebvision.models.classifier import Classifier
 from celebvision.registry import ModelVersion
 from celebvision.storage import open_store, write_table
+from celebvision.style_evaluation import evaluate_styles
 
+BATCH = 128
 METRICS = {
     "accuracy": BinaryAccuracy,
     "precision": BinaryPrecision,
@@ -32,18 +34,30 @@ METRICS = {
 def evaluate(settings: EvaluateSettings) -> Outcome:
     """Write `evaluation.json` and, for each model, `predictions/<model>.parquet`; print the figures.
 
+    Models that draw are measured by `evaluate_styles`.
+
     Raises:
-        JobFailed: the split is empty, or a model answers nothing.
+        JobFailed: the split is empty, or models and words are of both kinds.
         RegistryError: no such model, or a damaged one.
     """
     data = DataSet.load(settings.data)
     if not data.rows(settings.split):
         raise JobFailed(f"{settings.data}: the {settings.split} split is empty")
+    models = [styling.resolve(settings, settings.registry, name, settings.size) for name in settings.model]
+    if drawing := [model.name for model in models if not model.targets]:
+        if answering := [model.name for model in models if model.targets]:
+            raise JobFailed(
+                f"model: {', '.join(drawing)} draws pictures and {', '.join(answering)} answers attributes, "
+                "which no figure compares; evaluate them in two calls"
+            )
+        return evaluate_styles(settings, data, models)
+    if settings.of_drawing:
+        raise JobFailed(
+            f"{', '.join(settings.of_drawing)}: of models that draw; {', '.join(settings.model)} answers attributes "
+            "and is measured on the whole split; leave it out"
+        )
     output = open_store(settings.output)
     figures: dict[str, dict[str, dict[str, float]]] = {}
-    models = [registry.resolve(settings.registry, name) for name in settings.model]
-    if drawing := [model.name for model in models if not model.targets]:
-        raise JobFailed(f"model: {', '.join(drawing)}: draws pictures and answers no attribute; name a classifier")
     for model in models:
         title = f"{model.name}@{model.version}"
         predictions = _predict(settings, data, model)
@@ -60,7 +74,7 @@ def evaluate(settings: EvaluateSettings) -> Outcome:
 
 def _predict(settings: EvaluateSettings, data: DataSet, model: ModelVersion) -> pa.Table:
     """`image_id`, and for each target its label (`<target>`) and probability (`<target>_probability`) of true."""
-    network = registry.assemble(model, registry.load_state(settings.registry, model))
+    network = registry.assemble(model, registry.load_state(str(settings.registry), model))
     classifier = Classifier(network, tuple(model.targets), "cuda" if torch.cuda.is_available() else "cpu")
     size = classifier.preprocessing
     read = ReadRowGroup(settings.data, tuple(model.targets), size.height, size.width, with_image_id=True)
@@ -71,7 +85,7 @@ def _predict(settings: EvaluateSettings, data: DataSet, model: ModelVersion) -> 
         for batch in _batches(read, data, settings.split):
             ids.extend(batch["image_id"].tolist())
             labels.append(batch["label"])
-            steps = torch.from_numpy(batch["image"]).split(settings.batch_size)
+            steps = torch.from_numpy(batch["image"]).split(settings.batch_size or BATCH)
             answers.extend(classifier.probabilities(pixels).numpy() for pixels in steps)
             show(len(ids))
     columns: dict[str, Any] = {"image_id": ids}
