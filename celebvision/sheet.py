@@ -1,14 +1,19 @@
-"""Pictures with a line below each, laid out as one: what people look at instead of a table."""
+"""Many pictures or numbers laid out as one picture: what people look at instead of a table."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 TILE = 128  # pixels of a picture's longer side
 LINE = 16  # pixels of the text below
+Numbers = Sequence[float] | NDArray[np.floating]
+
 INK, PAPER, GREY = (32, 32, 32), (255, 255, 255), (225, 225, 225)
 
 
@@ -32,3 +37,31 @@ def _tile(data: bytes) -> Image.Image:
     except OSError:
         return Image.new("RGB", (TILE - 4, TILE - 4), GREY)
     return ImageOps.pad(image, (TILE - 4, TILE - 4), color=PAPER)
+
+
+def histograms(columns: Mapping[str, Numbers]) -> bytes:
+    """A PNG with a histogram for each column of numbers, and a line at its median."""
+    figure = Figure(figsize=(4.5 * len(columns), 3.2), layout="constrained")
+    for (name, values), axes in zip(columns.items(), np.atleast_1d(figure.subplots(1, len(columns))), strict=True):
+        median = float(np.median(np.asarray(values)))
+        axes.hist(values, bins=min(40, max(5, len(values) // 4)), color="#4c72b0")
+        axes.axvline(median, color="#333333", linestyle="--", label=f"median {median:.3g}")
+        axes.set(xlabel=name.replace("_", " "), ylabel="pictures")
+        axes.legend()
+    return _png(figure)
+
+
+def boxes(groups: Mapping[str, Mapping[str, Numbers]]) -> bytes:
+    """A PNG with a box plot for each group of columns, a box a column: how numbers of the same kind compare."""
+    tallest = max(len(columns) for columns in groups.values())
+    figure = Figure(figsize=(5.5 * len(groups), 1.2 + 0.5 * tallest), layout="constrained")
+    for (name, columns), axes in zip(groups.items(), np.atleast_1d(figure.subplots(1, len(groups))), strict=True):
+        axes.boxplot(list(columns.values())[::-1], orientation="horizontal", tick_labels=list(columns)[::-1])
+        axes.set(xlabel=name.replace("_", " "))
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
+    return content.getvalue()

@@ -29,7 +29,7 @@ from celebvision.models.lpips import LPIPS
 from celebvision.models.perceptual import Perceptual
 from celebvision.pretrained import weights_of
 from celebvision.registry import ModelVersion
-from celebvision.sheet import INK, PAPER
+from celebvision.sheet import INK, PAPER, boxes
 from celebvision.storage import open_store, write_table
 
 PHOTOS = "photos"  # the row of the pictures as they are
@@ -46,8 +46,9 @@ def evaluate_styles(settings: EvaluateSettings, data: DataSet, models: Sequence[
     """Let each model draw the first pictures of the split, and write what became of them; print the figures.
 
     `predictions/<model>.parquet` holds content and style loss, LPIPS and ms of each picture, `evaluation.json` the
-    figures of each model and what they were measured by, `comparison.png` some of the pictures. The pictures as they
-    are have a row of their own, `photos`. With the same words all but the times comes out the same.
+    figures of each model and what they were measured by, `comparison.png` some of the pictures, `losses.png` how
+    losses and LPIPS are spread. The pictures as they are have a row of their own, `photos`. With the same words all but
+    the times comes out the same.
 
     Raises:
         JobFailed: there is no style, or a model does not have it; weights that do not fit; too few pictures.
@@ -65,12 +66,16 @@ def evaluate_styles(settings: EvaluateSettings, data: DataSet, models: Sequence[
     output = open_store(settings.output)
     figures: dict[str, dict[str, float]] = {}
     shown: dict[str, Tensor] = {}
+    losses: dict[str, dict[str, list[float]]] = {name: {} for name in MEANS}
     for title, draws in drawing.items():
         rows, features, shown[title] = _measured(title, draws, photos, yardstick, settings.batch_size or BATCH)
         write_table(output, f"predictions/{title}.parquet", pa.table({"image_id": ids, **rows}))
         figures[title] = _figures(rows, *yardstick.distances(features))
+        for name in MEANS:
+            losses[name][title.partition("@")[0]] = rows[name]
     _add_ratios(figures)
     output.put("comparison.png", comparison(styles, shown))
+    output.put("losses.png", boxes(losses))
     content = _words(settings, data, yardstick) | {"images": len(photos), "models": figures}
     output.put("evaluation.json", json.dumps(content, indent=1).encode())
     for title, values in figures.items():

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
-from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from celebvision import images
 from celebvision.batch.fetch import Failure, Fetcher, Key
@@ -19,7 +16,7 @@ from celebvision.batch.record import IMAGES, Run, find_runs
 from celebvision.config import STYLE_WORDS, StylizeSettings
 from celebvision.job import JobFailed
 from celebvision.registry import ModelVersion
-from celebvision.sheet import TILE, contact_sheet
+from celebvision.sheet import TILE, contact_sheet, histograms
 from celebvision.storage import Store, open_store, read_table
 
 SAME = ("input", "model", "registry", "format", "quality", "size", *STYLE_WORDS)  # words of all pictures of an output
@@ -101,19 +98,6 @@ def put_losses(output: Store, run: Run) -> dict[str, dict[str, float]]:
         name: {f"p{share:02}": float(np.percentile(values, share)) for share in QUANTILES}
         for name, values in found.items()
     }
-
-
-def histograms(columns: Mapping[str, NDArray[np.floating]]) -> bytes:
-    """A PNG with a histogram for each column, and a line at its median."""
-    figure = Figure(figsize=(4.5 * len(columns), 3.2), layout="constrained")
-    for (name, values), axes in zip(columns.items(), np.atleast_1d(figure.subplots(1, len(columns))), strict=True):
-        axes.hist(values, bins=min(40, max(5, len(values) // 4)), color="#4c72b0")
-        axes.axvline(np.median(values), color="#333333", linestyle="--", label=f"median {np.median(values):.3g}")
-        axes.set(xlabel=name.replace("_", " "), ylabel="pictures")
-        axes.legend()
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
-    return content.getvalue()
 
 
 def _shown(output: Store, run: Run) -> list[tuple[Key, str]]:
