@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -58,17 +57,15 @@ class VGG(nn.Module):
             parts += [nn.Conv2d(inputs, WIDTHS[block - 1], 3, padding=1), nn.ReLU(inplace=True)]
             inputs = WIDTHS[block - 1]
         self.features = nn.Sequential(*parts)
-        self.mean: Tensor
-        self.std: Tensor
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
         self.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Features, B C h w in the type of the weights, by layer, of `images`, float32, B 3 H W, 0..1."""
         first = self.features[0]
         assert isinstance(first, nn.Conv2d)
-        maps = ((images - self.mean) / self.std).to(first.weight.dtype)
+        # No buffers: those would be rounded with the weights where these are in bfloat16.
+        mean, std = (images.new_tensor(values).view(1, 3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        maps = ((images - mean) / std).to(first.weight.dtype)
         if self.padding == "replicate":
             maps = functional.conv2d(functional.pad(maps, (1, 1, 1, 1), mode="replicate"), first.weight, first.bias)
         else:
