@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,7 +23,15 @@ from celebvision.training.classifier_recipe import ClassifierRecipe
 from celebvision.training.cyclegan_recipe import CycleGANRecipe
 from celebvision.training.loop import SCORE, WEIGHTS, Work, train_epochs
 from celebvision.training.recipe import Recipe
+from celebvision.training.style_recipe import StyleRecipe
 
+RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {
+    "cnn": ClassifierRecipe,
+    "inception_v3": ClassifierRecipe,
+    "cyclegan": CycleGANRecipe,
+    "style_net": StyleRecipe,
+    "adain": StyleRecipe,
+}
 PUBLISHED = "published.json"
 READ_CPUS = 0.25  # of a task that decodes, so that tasks fit beside the workers on a two-core machine
 WORKERS_SHARE = 0.5  # of the CPUs reserved by workers where there is no GPU; threads are not bound by it
@@ -59,7 +68,7 @@ def train(settings: TrainSettings) -> Outcome:
 
 
 def _recipe(settings: TrainSettings, data: DataSet) -> Recipe:
-    return CycleGANRecipe(settings, data) if settings.architecture == "cyclegan" else ClassifierRecipe(settings, data)
+    return RECIPES[settings.architecture](settings, data)
 
 
 def _run_name(settings: TrainSettings, recipe: Recipe) -> str:
