@@ -142,9 +142,11 @@ def test_a_pixel_depends_on_no_more_than_its_reach(blocks: int) -> None:
     assert network.reach - 16 <= furthest <= network.reach
 
 
-def test_tiles_give_what_the_whole_gives() -> None:
-    network, picture = made(), scene(310, 457)
-    network.choose([1, 1, 0])
+@pytest.mark.parametrize("styles", [["night", "wave", "cafe"], ["night"]])
+def test_tiles_give_what_the_whole_gives(styles: list[str]) -> None:
+    network, picture = made(styles=styles), scene(310, 457)
+    if len(styles) > 1:
+        network.choose([1, 1, 0])
     tiled, wide = stylizer(network, tile=144), stylizer(network)
     tiled.autocast = wide.autocast = False
     pixels = _filled(picture)

@@ -107,7 +107,7 @@ def test_a_style_net_is_published_with_its_styles_to_look_at(data: dict[str, str
 
 
 def test_an_adain_is_published_whole_and_draws_after_any_picture(data: dict[str, str], bucket: str) -> None:
-    train(TrainSettings(**given_adain(data, bucket)))
+    train(TrainSettings(**given_adain(data, bucket, epochs=1, workers=1)))
     model = registry.resolve(bucket, "adain")
     assert model.arguments == {"arch": "vgg16", "size": 16, "width": 0.05}
     network = registry.assemble(model, registry.load_state(bucket, model))
