@@ -193,14 +193,16 @@ def test_a_model_of_the_other_kind_is_refused_before_any_work(style: House, hous
 def test_a_plan_knows_the_words_of_the_models_verb_alone(style: House, house: House, tmp_path: Path) -> None:
     from celebvision.batch.plan import _job
 
-    places = {"input": "in", "output": "out", "model": "any", "registry": "models"}
-    job = _job(PlanSettings(**places, format="png", sample=3), style.first)
-    assert job == StylizeSettings(**places, format="png")
-    assert _job(PlanSettings(**places, nodes=2), house.first) == ClassifySettings(**places)
+    draws = {"input": "in", "output": "out", "model": "sketch", "registry": style.registry}
+    labels = draws | {"model": "cnn", "registry": house.registry}
+    optimises = {"input": "in", "output": "out", "model": "vgg", "style": ["a.jpg"], "size": 64}
+    assert _job(PlanSettings(**draws, format="png", sample=3)) == StylizeSettings(**draws, format="png")
+    assert _job(PlanSettings(**labels, nodes=2)) == ClassifySettings(**labels)
+    assert _job(PlanSettings(**optimises, sample=3)) == StylizeSettings(**optimises)
     with pytest.raises(JobFailed, match="format: is no setting of the verb for cnn"):
-        _job(PlanSettings(**places, format="png"), house.first)
+        _job(PlanSettings(**labels, format="png"))
     with pytest.raises(JobFailed, match="split_stages: is no setting of the verb for sketch"):
-        _job(PlanSettings(**places, split_stages=True), style.first)
+        _job(PlanSettings(**draws, split_stages=True))
 
 
 @pytest.mark.parametrize(
