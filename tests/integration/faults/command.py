@@ -31,7 +31,7 @@ class Marked:
         # Files, not pipes: who is left behind would hold a pipe open.
         with self.stdout_path.open("wb") as stdout, self.stderr_path.open("wb") as stderr:
             self.process = subprocess.Popen(
-                words,
+                ["env", "--default-signal=INT", *words],  # which a shell ignores in what it starts in the background
                 env=inherited | {"OMP_NUM_THREADS": "1", MARK: self.mark} | dict(environment),
                 stdout=stdout,
                 stderr=stderr,
