@@ -68,6 +68,13 @@ def test_a_missing_key_is_not_found_and_named(store: Store, read: str, tmp_path:
     assert not (tmp_path / "copy").exists()
 
 
+def test_has_tells_what_is_there(store: Store) -> None:
+    store.put("a/b", b"")
+    assert store.has("a/b")
+    assert not store.has("a")
+    assert not store.has("a/b/c")
+
+
 def test_a_range_ends_where_the_object_ends(store: Store) -> None:
     store.put("key", b"0123456789")
     ranges = {(0, 3): b"012", (7, 99): b"789", (10, 5): b"", (50, 5): b"", (4, 0): b""}

@@ -1,4 +1,4 @@
-"""Pictures to Parquet shards: the original CelebA files with their labels, or a folder of pictures in one style.
+"""Pictures to Parquet shards: the original CelebA files, a folder of pictures with labels, or one of one style.
 
 Which row stands where depends on the source and the seed alone, so running it twice gives the same bytes.
 """
@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from celebvision.celeba.original import Place, find_images, is_hidden, read_labels
+from celebvision.celeba import labelled
+from celebvision.celeba.original import Place, drawn_split, find_images, is_hidden, read_labels
 from celebvision.celeba.schema import SPLITS
 from celebvision.celeba.shards import MANIFEST, DataSet
 from celebvision.celeba.write import SCHEMA, STYLE_SCHEMA, Failure, Plan, plan_split, write_shards
@@ -30,11 +31,12 @@ def ingest(settings: IngestSettings) -> Outcome:
     """Write the shards, `dataset.json` and the list of failures.
 
     Raises:
-        JobFailed: the source is not CelebA's, the style folder has no pictures, or storage failed in a worker.
+        JobFailed: the source is not CelebA's, the folder has no labels or no pictures, or storage failed in a worker.
     """
     source, output = open_store(settings.pictures), open_store(settings.output)
     splits = (STYLE_SPLIT,) if settings.style_folder else SPLITS
-    plans, failures = (_plan_styles if settings.style_folder else _plan_celeba)(source, settings)
+    plan = _plan_styles if settings.style_folder else _plan_labelled if settings.labelled else _plan_celeba
+    plans, failures = plan(source, settings)
     output.delete(MANIFEST)  # until the last shard is written, readers see no data set rather than a mixed one
     written, more = write_shards(plans, settings)
     failures = sorted([*failures, *more], key=lambda failure: failure.image_id)
@@ -50,37 +52,58 @@ def ingest(settings: IngestSettings) -> Outcome:
 def _plan_celeba(source: Store, settings: IngestSettings) -> tuple[list[Plan], list[Failure]]:
     """Shards of the pictures that have labels and a split, and a failure for each of the others."""
     labels, places = read_labels(source, settings.seed), find_images(source)
+    return _plan_splits(SCHEMA, labels, places, settings), list(_unmatched(labels, places))
+
+
+def _plan_labelled(source: Store, settings: IngestSettings) -> tuple[list[Plan], list[Failure]]:
+    """The same of a folder with a file of labels; the shards have the attributes that it knows, and no others."""
+    table = labelled.read_labels(settings.pictures)
+    labels = table.to_pandas().set_index(labelled.KEY)
+    labels["split"] = [drawn_split(key, settings.seed) for key in labels.index]
+    schema = pa.schema([*STYLE_SCHEMA, *(field for field in table.schema if field.name != labelled.KEY)])
+    places = {
+        stat.key: Place(stat.key, stat.size)
+        for stat in source.list()
+        if stat.key in labels.index or _is_picture(stat.key)
+    }
+    return _plan_splits(schema, labels, places, settings), list(_unmatched(labels, places))
+
+
+def _plan_splits(
+    schema: pa.Schema, labels: pd.DataFrame, places: dict[str, Place], settings: IngestSettings
+) -> list[Plan]:
     usable = labels[labels.index.isin(list(places))].sort_index()
     plans = [
         plan
         for split in SPLITS
-        for plan in plan_split(split, SCHEMA, usable[usable["split"] == split].drop(columns="split"), places, settings)
+        for plan in plan_split(split, schema, usable[usable["split"] == split].drop(columns="split"), places, settings)
     ]
     if not plans:
-        raise JobFailed(f"{settings.source}: none of its {len(places)} pictures has both labels and a split")
-    return plans, list(_unmatched(labels, places))
+        raise JobFailed(f"{settings.pictures}: none of its {len(places)} pictures has both labels and a split")
+    return plans
 
 
 def _unmatched(labels: pd.DataFrame, places: dict[str, Place]) -> Iterator[Failure]:
     for image_id in labels.index.difference(list(places)):
         yield Failure(image_id, "list", "NoImage", "is labelled, and there is no such picture")
     for image_id in sorted(set(places) - set(labels.index)):
-        yield Failure(image_id, "label", "NoLabels", "is a picture, and the attribute file does not name it")
+        yield Failure(image_id, "label", "NoLabels", "is a picture, and the file of labels does not name it")
     for image_id in labels.index[~labels["split"].isin(SPLITS)].intersection(list(places)):
         yield Failure(image_id, "label", "NoSplit", "the partition file puts it in none of 0, 1, 2")
 
 
 def _plan_styles(source: Store, settings: IngestSettings) -> tuple[list[Plan], list[Failure]]:
     """Shards of all pictures of a folder, by their keys in it."""
-    places = {
-        stat.key: Place(stat.key, stat.size)
-        for stat in source.list()
-        if stat.key.lower().endswith(PICTURES) and not is_hidden(stat.key.rpartition("/")[2])
-    }
+    places = {stat.key: Place(stat.key, stat.size) for stat in source.list() if _is_picture(stat.key)}
     if not places:
         raise JobFailed(f"{settings.style_folder}: holds no picture whose name ends in {', '.join(PICTURES)}")
     unlabelled = pd.DataFrame(index=sorted(places))
     return plan_split(STYLE_SPLIT, STYLE_SCHEMA, unlabelled, places, settings), []
+
+
+def _is_picture(key: str) -> bool:
+    """Whether the key's name says so."""
+    return key.lower().endswith(PICTURES) and not is_hidden(key.rpartition("/")[2])
 
 
 def _write_failures(output: Store, failures: list[Failure]) -> None:

@@ -55,8 +55,9 @@ class DataSet:
         return [shard for shard in self.shards if shard.split == split]
 
     def positives(self, split: str) -> dict[str, int]:
-        """Rows of a split where each attribute is true; empty for a style set, which has no attributes."""
-        names = self.shards[0].positives if self.shards else {}
+        """Rows of a split where each attribute is true that all shards know; a style set's know none."""
+        known = [set(shard.positives) for shard in self.shards]
+        names = [name for name in ATTRIBUTES if known and name in set.intersection(*known)]
         return {name: sum(shard.positives[name] for shard in self.of(split)) for name in names}
 
     def to_json(self) -> dict[str, Any]:

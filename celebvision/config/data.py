@@ -10,10 +10,15 @@ from celebvision.config.settings import MIB, URI, Settings
 
 
 class IngestSettings(Settings):
-    """Original CelebA files, or a folder of style pictures, to Parquet shards for training."""
+    """Original CelebA files, or a folder of labelled or of style pictures, to Parquet shards for training."""
 
     source: URI | None = Field(
         None, description="folder with img_align_celeba (folder or .zip) and list_attr_celeba (.txt or .csv)"
+    )
+    labelled: URI | None = Field(
+        None,
+        description="instead: folder of pictures with labels.csv or labels.parquet at its root: key, relative to the "
+        "folder, and 1 or 0 for each attribute that is known",
     )
     style_folder: URI | None = Field(
         None, validate_default=True, description="instead: folder of pictures in one style, at any depth"
@@ -26,15 +31,16 @@ class IngestSettings(Settings):
 
     @field_validator("style_folder")
     @classmethod
-    def _one_of_both(cls, style_folder: str | None, info: ValidationInfo) -> str | None:
-        if "source" in info.data and (info.data["source"] is None) == (style_folder is None):
-            raise ValueError("give either --source or --style_folder" + (", not both" if style_folder else ""))
+    def _one_of_three(cls, style_folder: str | None, info: ValidationInfo) -> str | None:
+        given = sum(place is not None for place in (info.data.get("source"), info.data.get("labelled"), style_folder))
+        if {"source", "labelled"} <= info.data.keys() and given != 1:
+            raise ValueError("give one of --source, --labelled and --style_folder" + (", not several" if given else ""))
         return style_folder
 
     @property
     def pictures(self) -> str:
         """The URI that the pictures are under."""
-        return self.source or self.style_folder or ""
+        return self.source or self.labelled or self.style_folder or ""
 
 
 class DemoSettings(Settings):

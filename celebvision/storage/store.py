@@ -78,6 +78,14 @@ class Store(ABC):
     def stat(self, key: str) -> Stat:
         """Size, etag and time of the object. Raises `NotFound`."""
 
+    def has(self, key: str) -> bool:
+        """Whether there is such an object."""
+        try:
+            self.stat(key)
+        except NotFound:
+            return False
+        return True
+
     @abstractmethod
     def put(self, key: str, data: bytes) -> str:
         """Write the object and return its etag; a reader sees the old or the new whole, never a part."""

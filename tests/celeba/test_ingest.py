@@ -453,8 +453,11 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "style_folder: None is refused: give either --source or --style_folder"),
-        (["--source", "a", "--style_folder", "b"], "'b' is refused: give either --source or --style_folder, not both"),
+        ([], "style_folder: None is refused: give one of --source, --labelled and --style_folder"),
+        (
+            ["--source", "a", "--style_folder", "b"],
+            "'b' is refused: give one of --source, --labelled and --style_folder, not several",
+        ),
         (["--style_folder", "gs://b"], "style_folder: 'gs://b' is refused: should be s3://bucket/prefix or a local"),
     ],
 )
