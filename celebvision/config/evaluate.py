@@ -11,13 +11,16 @@ from celebvision.config.style import STYLE_WORDS, VGG, StyleWords
 
 
 class EvaluateSettings(StyleWords):
-    """Measure models on a split of shards: classifiers, or what draws, side by side on the same pictures."""
+    """Measure models on labelled pictures: classifiers, or what draws, side by side on the same pictures."""
 
     model: list[str] = Field(min_length=1, description="NAME, NAME@VERSION or vgg, one or several")
     registry: URI | None = Field(None, description="where the models live")
-    data: URI = Field(description="shards that `ingest` wrote")
-    output: URI = Field(description="where evaluation.json, predictions and a sheet of what was drawn go")
-    split: Literal["train", "valid", "test"] = Field("test", description="rows to measure on")
+    data: URI = Field(
+        description="shards that `ingest` wrote; for classifiers also a folder of pictures with labels.csv or "
+        "labels.parquet at its root: key, relative to the folder, and a column for each attribute that is known"
+    )
+    output: URI = Field(description="where evaluation.html, .json, tables, predictions or a sheet of what was drawn go")
+    split: Literal["train", "valid", "test"] = Field("test", description="of shards: rows to measure on")
     batch_size: int | None = Field(None, ge=1, description="images a step; none: 128, and 16 where they are drawn")
     images: int = Field(100, ge=2, description="that are drawn, the first of the split")
     size: int = Field(128, ge=32, description="pixels of a side of what is drawn")
