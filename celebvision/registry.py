@@ -12,7 +12,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 
@@ -60,6 +60,7 @@ class ModelVersion:
     weights_sha256: str
     files: dict[str, str]  # every other file's SHA-256, by its path inside the version
     created: str  # ISO 8601, UTC
+    temperatures: dict[str, float] = field(default_factory=dict)  # per target; 1 where none is named
 
     __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
@@ -68,7 +69,7 @@ class ModelVersion:
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
-        """Raises `Damaged` for anything but JSON with exactly these fields, each of its type."""
+        """Raises `Damaged` for anything but JSON with these fields (`temperatures` may lack), each of its type."""
         try:
             return TypeAdapter(cls).validate_json(text)
         except ValidationError as error:
@@ -92,15 +93,18 @@ def publish(
     seed: int,
     card: str,
     samples: Mapping[str, bytes],
+    temperatures: Mapping[str, float] | None = None,
 ) -> ModelVersion:
     """Write a new version of `name`. It can be resolved once all of it is there; it is not production until promoted.
 
     Args:
         card: Markdown for a person who wonders whether to use this model.
         samples: pictures by file name, e.g. `{"before-after.png": png}`.
+        temperatures: what each target's logit is divided by; none: 1.
 
     Raises:
-        RegistryError: a bad model or sample name, a metric that is not finite, targets without classes.
+        RegistryError: a bad model or sample name, a metric that is not finite, targets without classes, a temperature
+            of no target or that is no finite number above 0.
     """
     _check_name(name)
     if bad := [sample for sample in samples if not SAMPLE.fullmatch(sample)]:
@@ -109,6 +113,11 @@ def publish(
         raise RegistryError(f"metrics of {name} are not finite: {', '.join(bad)}")
     if set(targets) != set(classes):
         raise RegistryError(f"{name} predicts {targets} but has labels for {sorted(classes)}")
+    temperatures = {target: float(value) for target, value in (temperatures or {}).items()}
+    if bad := [f"{target} {value}" for target, value in temperatures.items() if not (0 < value < math.inf)]:
+        raise RegistryError(f"temperatures of {name} should be finite and above 0: {', '.join(bad)}")
+    if unknown := sorted(set(temperatures) - set(targets)):
+        raise RegistryError(f"{name} predicts {targets} but has temperatures for {', '.join(unknown)}")
 
     # A clone each: safetensors refuses tensors that share memory (tied weights) or are not contiguous.
     weights = safetensors.torch.save({key: value.detach().cpu().contiguous().clone() for key, value in state.items()})
@@ -130,6 +139,7 @@ def publish(
         weights_sha256=digest,
         files={path: _sha256(data) for path, data in others.items()},
         created=now.isoformat(),
+        temperatures=temperatures,
     )
     model = ModelVersion.from_json(model.to_json())  # what a reader will get: tuples in arguments become lists
 
@@ -218,7 +228,7 @@ def load_state(registry: str, model: ModelVersion) -> dict[str, Tensor]:
 
 
 def assemble(model: ModelVersion, state: Mapping[str, Tensor]) -> nn.Module:
-    """The network of a version, with its weights and its own preprocessing, in evaluation mode.
+    """The network of a version, with its weights, preprocessing and temperatures, in evaluation mode.
 
     Raises:
         RegistryError: this version of the code cannot make that network.
@@ -227,6 +237,7 @@ def assemble(model: ModelVersion, state: Mapping[str, Tensor]) -> nn.Module:
         network = create(model.architecture, **model.arguments)
         network.load_state_dict(dict(state))
         setattr(network, "preprocessing", Preprocessing.from_json(model.preprocessing))  # noqa: B010
+        setattr(network, "temperatures", [model.temperatures.get(target, 1.0) for target in model.targets])  # noqa: B010
     except (TypeError, ValueError, RuntimeError) as error:
         raise RegistryError(
             f"{model.name}@{model.version} is of code {model.code_version}, not of this: {error}"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 from threading import Condition, Event
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -56,6 +56,7 @@ class Failure:
 
 Picture = NDArray[np.uint8] | Failure  # uint8 H W 3
 Answer = dict[str, Any] | Failure  # what a key ends as: the result's own columns, or why it has none
+Decoded = TypeVar("Decoded")
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,10 @@ class Fetcher:
 
     def pixels(self, keys: list[Key]) -> Generator[Picture]:
         """For each key its picture or its failure. Closed early, it fetches no further."""
+        return self.each(keys, self.decode)
+
+    def each(self, keys: list[Key], decode: Callable[[bytes], Decoded]) -> Generator[Decoded | Failure]:
+        """The same of what another function makes of the bytes."""
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
             # Of a few keys every thread gets its share.
             together = max(1, min(TOGETHER, len(keys) // (AHEAD * self.threads)))
@@ -87,7 +92,8 @@ class Fetcher:
                 else:
                     fetched = self._read_rows(file, list(of_file))
                 with closing(fetched):
-                    yield from map(self._decode, fetched)
+                    for data in fetched:
+                        yield self._decoded(data, decode)
 
     def fetch(self, key: Key) -> bytes | Failure:
         if key.size > self.max_bytes:
@@ -98,13 +104,13 @@ class Fetcher:
         except (StorageError, ValueError) as error:
             return Failure("fetch", type(error).__name__, str(error))
 
-    def _decode(self, data: bytes | Failure) -> Picture:
+    def _decoded(self, data: bytes | Failure, decode: Callable[[bytes], Decoded]) -> Decoded | Failure:
         if isinstance(data, Failure):
             return data
         if len(data) > self.max_bytes:
             return self._too_many(len(data))
         try:
-            return self.decode(data)
+            return decode(data)
         # A picture can drive a decoder to anything; whatever it is, it concerns this picture alone.
         except Exception as error:  # noqa: BLE001
             return Failure("decode", type(error).__name__, str(error))

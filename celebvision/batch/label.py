@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import simplejpeg
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
 from celebvision import images
-from celebvision.batch.fetch import Answer, Failure, Fetcher, Key, Picture
-from celebvision.config import BatchSettings
+from celebvision.batch.fetch import Answer, Failure, Fetcher, Key
+from celebvision.batch.record import POSITIVE, UNCERTAIN
+from celebvision.config import BatchSettings, ClassifySettings
 from celebvision.models.classifier import Classifier
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.registry import ModelVersion
+
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B (ITU-R BT.601)
+FRAMES = (b"\xc0", b"\xc1", b"\xc2")  # markers of a JPEG's frame, behind which there is no EXIF
+LUMA_STEP = 4  # of the rows and columns that are looked at: all of them would take twice as long
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture as the network takes it, uint8 H W 3, and as it is stored: sides upright, in pixels, and bytes."""
+
+    pixels: NDArray[np.uint8]
+    width: int
+    height: int
+    bytes: int
 
 
 class Labelling:
@@ -27,27 +46,34 @@ class Labelling:
 
     def __init__(self, settings: BatchSettings, model: ModelVersion, network: nn.Module, device: str) -> None:
         self.settings, self.model = settings, model
+        self.uncertain_below = (settings.uncertain_below if isinstance(settings, ClassifySettings) else None) or 0.0
         self.classifier = Classifier(network, tuple(model.targets), device)
         self.fetcher = fetcher(settings, self.classifier.preprocessing)
         self.fields = [
-            (self._column(name, target), kind)
-            for target in model.targets
-            for name, kind in (("label", pa.string()), ("probability", pa.float32()))
+            *(
+                (self._column(name, target), kind)
+                for target in model.targets
+                for name, kind in (("label", pa.string()), ("probability", pa.float32()))
+            ),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("bytes", pa.int64()),
+            ("brightness", pa.float32()),
+            *((self._column(POSITIVE, target), pa.float32()) for target in model.targets),
         ]
         self.computed, self.compute_s = 0, 0.0  # pictures, filled ones too, and seconds of the network
 
-    def pictures(self, keys: list[Key]) -> Generator[Picture]:
-        """What is computed on: uint8 H W 3, of the size that the network takes."""
-        return self.fetcher.pixels(keys)
+    def pictures(self, keys: list[Key]) -> Generator[Photo | Failure]:
+        """What is computed on, of the size that the network takes."""
+        return photos(self.fetcher, keys)
 
     def answers(
-        self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, float], None]
+        self, keys: list[Key], pictures: Iterator[Photo | Failure], pulse: Callable[[str, float], None]
     ) -> Generator[list[Answer]]:
         """What each key ends as, some keys at a time."""
         while batch := list(islice(pictures, self.settings.batch_size)):
-            good = [picture for picture in batch if not isinstance(picture, Failure)]
-            answers = map(self._answer, self.infer(good) if good else [])
-            answered = [picture if isinstance(picture, Failure) else next(answers) for picture in batch]
+            answers = iter(self._answers([photo for photo in batch if not isinstance(photo, Failure)]))
+            answered = [photo if isinstance(photo, Failure) else next(answers) for photo in batch]
             pulse("computes", len(batch))
             yield answered
 
@@ -65,13 +91,27 @@ class Labelling:
         """As it is: a label is all in its row."""
         return answer
 
-    def _answer(self, probabilities: NDArray[np.float32]) -> Answer:
-        answer: dict[str, str | float] = {}
-        for target, probability in zip(self.model.targets, probabilities.tolist(), strict=True):
-            negative, positive = self.model.classes[target]
-            answer[self._column("label", target)] = positive if probability > 0.5 else negative
-            answer[self._column("probability", target)] = max(probability, 1 - probability)
-        return answer
+    def _answers(self, photos: list[Photo]) -> list[Answer]:
+        if not photos:
+            return []
+        pixels = [photo.pixels for photo in photos]
+        return [
+            self._labels(probabilities)
+            | {"width": photo.width, "height": photo.height, "bytes": photo.bytes, "brightness": bright}
+            for photo, probabilities, bright in zip(
+                photos, self.infer(pixels).tolist(), brightness(pixels).tolist(), strict=True
+            )
+        ]
+
+    def _labels(self, probabilities: list[float]) -> dict[str, str | float]:
+        labels: dict[str, str | float] = {}
+        for target, positive in zip(self.model.targets, probabilities, strict=True):
+            probability = max(positive, 1 - positive)
+            label = self.model.classes[target][positive > 0.5]
+            labels[self._column("label", target)] = UNCERTAIN if probability < self.uncertain_below else label
+            labels[self._column("probability", target)] = probability
+            labels[self._column(POSITIVE, target)] = positive
+        return labels
 
     def _column(self, name: str, target: str) -> str:
         return name if len(self.model.targets) == 1 else f"{name}_{target}"
@@ -80,3 +120,46 @@ class Labelling:
 def fetcher(settings: BatchSettings, size: Preprocessing) -> Fetcher:
     """What fetches pictures and decodes them to the size of a network."""
     return Fetcher.of(settings, lambda data: images.decode(data, size.height, size.width, settings.max_pixels))
+
+
+def photos(fetcher: Fetcher, keys: list[Key]) -> Generator[Photo | Failure]:
+    """For each key its photo or its failure."""
+    return fetcher.each(keys, lambda data: Photo(fetcher.decode(data), *stored_sides(data), len(data)))
+
+
+def stored_sides(data: bytes) -> tuple[int, int]:
+    """Width and height of a picture that `images.decode` takes, in pixels, upright, by its header alone.
+
+    Of a JPEG without EXIF that takes some microseconds, of anything else what Pillow takes to open it.
+    """
+    if data.startswith(images.JPEG_START) and not _may_be_turned(data):
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+            return width, height
+        except ValueError:
+            pass  # a header that only Pillow takes
+    image = Image.open(io.BytesIO(data), formats=images.FORMATS)
+    try:
+        turned = image.format != "TIFF" and image.getexif().get(images.EXIF_ORIENTATION) in (5, 6, 7, 8)
+    except Exception:  # noqa: BLE001 - Pillow raises whatever broken EXIF drives it to, and such a picture is upright
+        turned = False
+    return (image.height, image.width) if turned else (image.width, image.height)
+
+
+def _may_be_turned(data: bytes) -> bool:
+    """Whether a JPEG has EXIF before its frame, or segments that are not as usual; to search all bytes took longer."""
+    at = 2
+    while data[at : at + 1] == b"\xff":
+        if data[at + 1 : at + 2] in FRAMES:
+            return False
+        if data[at + 4 : at + 10] == images.EXIF_MARK:
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return True
+
+
+def brightness(pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Mean luma of each picture, uint8 H W 3: float32 B, 0 (black) to 1 (white), to about 0.01."""
+    some = torch.from_numpy(np.stack([picture[::LUMA_STEP, ::LUMA_STEP] for picture in pictures]))
+    luma: NDArray[np.float32] = (some.float().mean((1, 2)) @ torch.tensor(LUMA) / 255).clamp(0, 1).numpy()
+    return luma

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from itertools import chain
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -23,9 +23,9 @@ import torch
 
 from celebvision import styling
 from celebvision.batch.draw import Drawing
-from celebvision.batch.fetch import Answer, Failure, Key, Picture
+from celebvision.batch.fetch import Answer, Failure, Key
 from celebvision.batch.inventory import read_keys
-from celebvision.batch.label import Labelling, fetcher
+from celebvision.batch.label import Labelling, Photo, fetcher, photos
 from celebvision.batch.record import FAILURE_FIELDS, IMAGE, Run, rows_of
 from celebvision.config import BatchSettings, StylizeSettings
 from celebvision.job import JobFailed
@@ -51,10 +51,11 @@ class Work(Protocol):
     def journal_s(self) -> float | None:
         """Where a shard takes long: seconds after which its rows so far are put."""
 
-    def pictures(self, keys: list[Key]) -> Generator[Picture]: ...
+    def pictures(self, keys: list[Key]) -> Generator[Any]:
+        """For each key what `answers` takes, or why there is none."""
 
     def answers(
-        self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, float], None]
+        self, keys: list[Key], pictures: Iterator[Any], pulse: Callable[[str, float], None]
     ) -> Generator[list[Answer]]: ...
 
     def stored(self, answer: Answer) -> Answer: ...
@@ -68,25 +69,28 @@ def work_of(settings: BatchSettings, run: Run, model: ModelVersion, weights: dic
     return Labelling(settings, model, assemble(model, weights), device)
 
 
-def pack(number: int, pictures: list[Picture]) -> pa.Table:
-    """A shard's pictures, uint8 H W 3 each, as one row, which Ray Data never cuts in two."""
-    good = [picture for picture in pictures if not isinstance(picture, Failure)]
-    pixels = np.stack(good).tobytes() if good else b""
-    failures = [asdict(picture) | {"at": at} for at, picture in enumerate(pictures) if isinstance(picture, Failure)]
-    columns = [pa.array([number]), pa.array([pixels], pa.large_binary()), pa.array([json.dumps(failures)])]
-    return pa.table(dict(zip(("shard", "pixels", "failures"), columns, strict=True)))
+def pack(number: int, shown: list[Photo | Failure]) -> pa.Table:
+    """A shard's photos, of pixels uint8 H W 3 each, as one row, which Ray Data never cuts in two."""
+    good = [photo for photo in shown if not isinstance(photo, Failure)]
+    pixels = np.stack([photo.pixels for photo in good]).tobytes() if good else b""
+    stored = [(photo.width, photo.height, photo.bytes) for photo in good]
+    failures = [asdict(photo) | {"at": at} for at, photo in enumerate(shown) if isinstance(photo, Failure)]
+    columns = [pa.array([number]), pa.array([pixels], pa.large_binary())]
+    columns += [pa.array([json.dumps(words)]) for words in (stored, failures)]
+    return pa.table(dict(zip(("shard", "pixels", "stored", "failures"), columns, strict=True)))
 
 
-def unpack(row: pa.Table, height: int, width: int) -> Generator[Picture]:
-    """What `pack` packed, in the same order; nothing is copied."""
+def unpack(row: pa.Table, height: int, width: int) -> Generator[Photo | Failure]:
+    """What `pack` packed, in the same order; no pixels are copied."""
     pixels = np.frombuffer(row["pixels"][0].as_buffer(), np.uint8).reshape(-1, height, width, 3)
-    failures = {failure.pop("at"): Failure(**failure) for failure in json.loads(row["failures"][0].as_py())}
-    good = iter(pixels)
+    stored, failed = (json.loads(row[name][0].as_py()) for name in ("stored", "failures"))
+    failures = {failure.pop("at"): Failure(**failure) for failure in failed}
+    good = map(Photo, pixels, *zip(*stored, strict=True)) if stored else iter(())
     for at in range(len(pixels) + len(failures)):
         yield failures[at] if at in failures else next(good)
 
 
-def _told(pictures: Generator[Picture], keys: list[Key], number: int, pulse: Pulse) -> Generator[Picture]:
+def _told(pictures: Generator[Any], keys: list[Key], number: int, pulse: Pulse) -> Generator[Any]:
     """The same pictures; meanwhile the pulse says which is waited for."""
     with closing(pictures):
         for at, key in enumerate(keys):
@@ -107,7 +111,7 @@ class DecodeShards:
         for number in batch["shard"].to_pylist():
             with Pulse(self.board, "decode") as pulse:
                 keys = read_keys(output, self.run, number)
-                yield pack(number, list(_told(fetching.pixels(keys), keys, number, pulse)))
+                yield pack(number, list(_told(photos(fetching, keys), keys, number, pulse)))
 
 
 class WorkShards:

@@ -25,7 +25,10 @@ from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
 
 FORMAT = 1
+LEASE = "runs/lease.json"
 IMAGES = "images/"
+UNCERTAIN = "uncertain"  # the label of a picture whose probability is under `uncertain_below`
+POSITIVE = "positive"  # columns of a part: probability of each target's second class, whatever the label says
 IMAGE = "image"  # of a row in a journal: what was drawn, until it is known to be under its name
 FAILURE_FIELDS = [("stage", pa.string()), ("error", pa.string()), ("message", pa.string())]
 
@@ -42,8 +45,10 @@ class Run:
     model: dict[str, str]  # name, version, weights_sha256
     code_version: str
     inventory: dict[str, int] = field(default_factory=dict)  # shards, keys, bytes; empty until it is whole
-    counts: dict[str, int] = field(default_factory=dict)  # results, failures, and failures by stage
+    counts: dict[str, int] = field(default_factory=dict)  # results, uncertain ones, failures, and those by stage
     losses: dict[str, dict[str, float]] = field(default_factory=dict)  # of vgg: quantiles of each
+    distributions: dict[str, dict[str, int]] = field(default_factory=dict)  # of classify: rows in each bin, once done
+    drift: dict[str, Any] = field(default_factory=dict)  # of classify: run_id of the baseline, and psi by distribution
     updated: str = ""
     seconds: float = 0.0  # of work, over all times it was started
     error: str = ""

@@ -14,15 +14,16 @@ from ray.data import ActorPoolStrategy
 from torch import Tensor
 
 from celebvision import registry, styling
+from celebvision.batch import drift
 from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
-from celebvision.batch.lease import lease
 from celebvision.batch.pipeline import DecodeShards, WorkShards
-from celebvision.batch.record import IMAGES, Run, delete_run, find_runs, new_run_id, now, numbers_of
+from celebvision.batch.record import IMAGES, LEASE, Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.batch.watch import watch
 from celebvision.config import STYLE_WORDS, BatchSettings, ClassifySettings, StylizeSettings
 from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
+from celebvision.lease import lease
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import Board, clear_errors, root_cause
 from celebvision.registry import ModelVersion
@@ -41,8 +42,11 @@ WORDS = {"input", "output", "model", "registry", "input_manifest", "suffixes", "
     "format",
     "quality",
     "size",
+    "uncertain_below",
     *STYLE_WORDS,
 }
+# Words that earlier versions did not know: unset they are no part of the digest, so that their runs are continued.
+LATER_WORDS = {"uncertain_below"}
 
 
 def classify(settings: ClassifySettings) -> Outcome:
@@ -66,7 +70,7 @@ def stylize(settings: StylizeSettings) -> Outcome:
 
 def _run(settings: BatchSettings) -> Outcome:
     output = open_store(settings.output)
-    with lease(output) as check:
+    with lease(output, LEASE) as check:
         return _run_alone(settings, output, check)
 
 
@@ -95,10 +99,12 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
 
         _work(settings, output, run, model, weights, save)
         check()
-        run.counts = finish(output, run)
+        run.counts, run.distributions = finish(output, run)
         if isinstance(settings, StylizeSettings):
             put_sheet(settings, output, run)
             run.losses = put_losses(output, run)
+        run.drift = drift.since_last(run, find_runs(output))
+        drift.export(run.drift)
         check()
         run.state = "done"
     delete_parts(output, run)
@@ -107,7 +113,9 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
 
 def words_of(settings: BatchSettings) -> str:
     """What tells the runs of these words from those of others."""
-    return digest({"verb": verb_of(settings), **settings.model_dump(mode="json", include=WORDS)})
+    words = settings.model_dump(mode="json", include=WORDS)
+    said = {name: word for name, word in words.items() if word is not None or name not in LATER_WORDS}
+    return digest({"verb": verb_of(settings), **said})
 
 
 def verb_of(settings: BatchSettings) -> str:
@@ -318,6 +326,9 @@ def _outcome(settings: BatchSettings, run: Run) -> Outcome:
         "images_per_s": round(rate, 1),
         "results_at": join(settings.output, "results", f"run={run.run_id}"),
     }
+    if run.drift:
+        distribution, psi = drift.largest(run.drift["psi"])
+        summary["drift"] = f"{distribution} {psi:.3f}, {drift.reading(psi)}, since {run.drift['baseline']}"
     if run.verb == "stylize":
         summary["images_at"] = join(settings.output, IMAGES)
     if failures:

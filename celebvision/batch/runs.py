@@ -5,34 +5,54 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from celebvision.batch.lease import holder_of
-from celebvision.batch.record import Run, find_runs, now
+from celebvision.batch.drift import between, reading
+from celebvision.batch.record import LEASE, Run, find_runs, now
 from celebvision.config import RunsSettings
 from celebvision.job import JobFailed, Outcome, console
+from celebvision.lease import holder_of
 from celebvision.storage import open_store
 
-COLUMNS = ("run_id", "verb", "model", "state", "keys", "results", "failures", "images_per_s", "eta_s", "updated")
+COUNTS = ("keys", "results", "uncertain", "failures")
+COLUMNS = ("run_id", "verb", "model", "state", *COUNTS, "images_per_s", "eta_s", "updated")
 
 
 def runs(settings: RunsSettings) -> Outcome:
-    """Show every run of an output, oldest first, and give the same as `runs` of the summary.
+    """Show every run of an output, oldest first, and give the same as `runs` of the summary; or compare two of them.
 
     Raises:
-        JobFailed: nothing ever ran there.
+        JobFailed: nothing ever ran there, or the two cannot be compared.
     """
+    if settings.compare:
+        return _compare(settings, settings.compare)
     output = open_store(settings.output)
-    held = holder_of(output)
+    held = holder_of(output, LEASE)
     found = [_row(run, held) for run in find_runs(output)]
     if not found:
         raise JobFailed(f"{settings.output}: no run; give the --output of classify or stylize")
     if settings.summary_as_json:
         return Outcome({"runs": found})
-    lines = [COLUMNS, *(tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) for row in found)]
+    _show([COLUMNS, *(tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) for row in found)])
+    return Outcome({"holder": held} if held else {})
+
+
+def _compare(settings: RunsSettings, run_ids: tuple[str, str]) -> Outcome:
+    """Show the index of each distribution and what it is taken for, the most shifted first."""
+    indices = between(find_runs(open_store(settings.output)), run_ids)
+    ordered = sorted(indices.items(), key=lambda item: -item[1])
+    distribution, index = ordered[0]
+    told = {"baseline": run_ids[0], "run_id": run_ids[1], "largest": f"{distribution} {index:.3f}, {reading(index)}"}
+    if settings.summary_as_json:
+        return Outcome({**told, "psi": dict(ordered)})
+    _show([("distribution", "psi", "reading"), *((name, f"{one:.3f}", reading(one)) for name, one in ordered)])
+    return Outcome(told)
+
+
+def _show(lines: list[tuple[str, ...]]) -> None:
+    """A table, its heads in the first line."""
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         words = "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True))
         console.print(words.rstrip(), markup=False, soft_wrap=True)
-    return Outcome({"holder": held} if held else {})
 
 
 def _row(run: Run, held: str | None) -> dict[str, Any]:
@@ -50,6 +70,7 @@ def _row(run: Run, held: str | None) -> dict[str, Any]:
         "state": state,
         "keys": keys,
         "results": results,
+        "uncertain": run.counts.get("results_uncertain"),
         "failures": failures,
         "images_per_s": round(rate, 1),
         "eta_s": round(left / rate) if state == "running" and rate else None,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -11,7 +13,8 @@ import pyarrow.compute as pc
 import ray
 from numpy.typing import NDArray
 
-from celebvision.batch.record import FAILURE_FIELDS, IMAGES, Run, numbers_of, rows_of
+from celebvision.batch.drift import Distributions, distributions_of, positives_of, summed
+from celebvision.batch.record import FAILURE_FIELDS, IMAGES, UNCERTAIN, Run
 from celebvision.job import JobFailed
 from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
@@ -28,29 +31,32 @@ def finished_shards(output: Store, run: Run) -> set[int]:
     return {int(key.rpartition("-")[2].removesuffix(".parquet")) for key in parts}
 
 
-def finish(output: Store, run: Run) -> dict[str, int]:
+def finish(output: Store, run: Run) -> tuple[dict[str, int], Distributions]:
     """Verify every part against its shard and write results and failures, sorted by key.
 
     Returns:
-        Counts of `results`, `failures` and failures by stage.
+        Counts of `results`, `failures` and failures by stage, and where labels may be uncertain `results_uncertain`,
+        the results with such a label; and of `classify` how its rows are spread.
 
     Raises:
         JobFailed: a key is missing, doubled or not of the inventory; the parts stay for a look at them.
     """
     shards = run.inventory["shards"]
     spans = [(first, min(first + PARTS_A_FILE, shards)) for first in range(0, shards, PARTS_A_FILE)]
-    merge, counts = _Merge(output.uri, run), Counter[str]()
+    merge = _Merge(output.uri, run)
     if len(spans) == 1:  # sooner done here than a worker is started for it
-        counts = merge.span(0, *spans[0])
+        merged = [merge.span(0, *spans[0])]
     else:
         rows = [{"file": file, "first": first, "last": last} for file, (first, last) in enumerate(spans)]
-        merged = ray.data.from_items(rows, override_num_blocks=len(rows))
+        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
         with clear_errors():
-            for row in merged.map_batches(merge, batch_size=1, num_cpus=MERGE_CPUS).iter_rows():
-                counts += numbers_of(row)
+            answers = dataset.map_batches(merge, batch_size=1, num_cpus=MERGE_CPUS).iter_rows()
+            merged = [tuple(json.loads(row["merged"])) for row in answers]
+    counts = sum((Counter[str](of_span) for of_span, _ in merged), Counter[str]())
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
         raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
-    return {"results": 0, "failures": 0} | counts
+    uncertain = {} if run.config.get("uncertain_below") is None else {"results_uncertain": 0}
+    return {"results": 0, "failures": 0} | uncertain | counts, summed(spread for _, spread in merged)
 
 
 def delete_parts(output: Store, run: Run) -> None:
@@ -69,20 +75,23 @@ class _Merge:
     run: Run
 
     def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
-        return rows_of([self.span(*map(int, span)) for span in zip(*batch.values(), strict=True)])
+        merged = [self.span(*map(int, span)) for span in zip(*batch.values(), strict=True)]
+        return pa.table({"merged": [json.dumps(of_span) for of_span in merged]})
 
-    def span(self, file: int, first: int, last: int) -> Counter[str]:
+    def span(self, file: int, first: int, last: int) -> tuple[dict[str, int], Distributions]:
         store = open_store(self.output)
-        rows = pa.concat_tables([self._verified(store, number) for number in range(first, last)])
+        parts = [self._verified(store, number) for number in range(first, last)]
+        # Parts that an earlier version left have fewer columns.
+        rows = pa.concat_tables(parts, promote_options="default")
         failed = pc.is_valid(rows["stage"])
-        results = rows.filter(pc.invert(failed)).drop_columns(NOT_IN_RESULTS)
+        results = rows.filter(pc.invert(failed)).drop_columns([*NOT_IN_RESULTS, *positives_of(rows)])
         failures = rows.filter(failed).select(FAILURE_COLUMNS)
         for table, key in ((results, self.run.results(file)), (failures, self.run.failures(file))):
             if len(table):
                 write_table(store, key, table)
         counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
-        counts.update(results=len(results), failures=len(failures))
-        return counts
+        counts.update(results=len(results), failures=len(failures), results_uncertain=_uncertain(results))
+        return +counts, distributions_of(rows) if self.run.verb == "classify" else {}
 
     def _verified(self, store: Store, number: int) -> pa.Table:
         try:
@@ -95,3 +104,12 @@ class _Merge:
         if part["key"].to_pylist() != wanted["key"].to_pylist():
             raise JobFailed(f"{self.run.part(number)} does not hold the keys of {self.run.shard(number)}, each once")
         return part
+
+
+def _uncertain(results: pa.Table) -> int:
+    """Rows with an uncertain label at least."""
+    labels = [name for name in results.column_names if name == "label" or name.startswith("label_")]
+    if not labels:
+        return 0
+    uncertain = [pc.equal(results[name], UNCERTAIN) for name in labels]
+    return pc.sum(reduce(pc.or_, uncertain)).as_py() or 0

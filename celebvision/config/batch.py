@@ -7,6 +7,7 @@ from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
+from pydantic_settings import CliVariadicArg
 
 from celebvision.config.settings import MIB, PICTURES, URI, Settings
 from celebvision.config.style import VGG, StyleWords
@@ -56,6 +57,9 @@ class BatchSettings(Settings):
 class ClassifySettings(BatchSettings):
     """Label every picture of a bucket: each once, the broken ones listed with the reason."""
 
+    uncertain_below: float | None = Field(
+        None, ge=0.5, le=1, description="label what is less probable than this `uncertain`; none: nothing"
+    )
     split_stages: bool | None = Field(
         None, description="fetch and decode in workers of their own, on any node; none: where there are GPUs to feed"
     )
@@ -96,3 +100,6 @@ class RunsSettings(Settings):
     """What ran on an output, and how it stands."""
 
     output: URI = Field(description="output of `classify` or `stylize`")
+    compare: CliVariadicArg[tuple[str, str] | None] = Field(
+        None, description="two run ids of classify: how far pictures and answers of the second are from the first's"
+    )

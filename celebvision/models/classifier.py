@@ -20,7 +20,9 @@ class Classifier:
     to about 0.015 from float32's (a trained CNN on 2,000 faces), which changed no accuracy there.
 
     Args:
-        network: gives one logit per class; has `preprocessing`. Left as it is.
+        network: gives one logit per class; has `preprocessing`. Where it has `temperatures` as well, one per class, as
+            a version of the registry has, each logit is divided by its own (Guo et al. 2017, section 4.2), which moves
+            probabilities but no answer across 0.5. Left as it is.
         classes: name of each output, as it is shown to the user.
         device: where to run.
     """
@@ -29,6 +31,8 @@ class Classifier:
         self.classes = classes
         self.device = torch.device(device)
         self.preprocessing = cast(Preprocessing, network.preprocessing)
+        # Of the network and not an argument here, so that nobody who makes a classifier of a version can forget them.
+        self.temperatures = torch.tensor(getattr(network, "temperatures", [1.0] * len(classes)))
         network = _folded(copy.deepcopy(network).eval().requires_grad_(False))
         self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.autocast = has_bfloat16(self.device)
@@ -47,6 +51,11 @@ class Classifier:
         Raises:
             ValueError: another type or shape, or a network whose outputs are not one per class.
         """
+        return (self.logits(images) / self.temperatures).sigmoid()
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor) -> Tensor:
+        """What the network itself says, before any temperature: float32, B T, on the CPU. Else as `probabilities`."""
         dtype = torch.bfloat16 if self.autocast else torch.float32
         inputs = self.preprocessing.normalise(images.to(self.device, non_blocking=True), dtype)
         if not len(inputs):
@@ -55,7 +64,7 @@ class Classifier:
             logits: Tensor = self.network(inputs)
         if logits.shape != (len(inputs), len(self.classes)):
             raise ValueError(f"the network gave {list(logits.shape)} logits for {len(self.classes)} classes")
-        return logits.float().sigmoid().cpu()
+        return logits.float().cpu()
 
 
 def has_bfloat16(device: torch.device) -> bool:

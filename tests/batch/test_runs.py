@@ -5,11 +5,11 @@ import json
 import pytest
 from labelling import command
 
-from celebvision.batch.lease import lease
-from celebvision.batch.record import Run
+from celebvision.batch.record import LEASE, Run
 from celebvision.batch.runs import runs
 from celebvision.config import RunsSettings
 from celebvision.job import JobFailed
+from celebvision.lease import lease
 from celebvision.storage import Store, open_store
 
 
@@ -34,7 +34,7 @@ def shown(output: Store) -> list[dict[str, object]]:
 def test_every_run_is_shown_with_its_state_counts_rate_and_eta(output: Store) -> None:
     save(output, "1-words", "done", counts={"results": 98, "failures": 2}, seconds=50.0)
     save(output, "2-words", "running", counts={"results": 19, "failures": 1}, seconds=10.0, retry="failures")
-    with lease(output):
+    with lease(output, LEASE):
         done, running = shown(output)
     assert (done["run_id"], done["state"], done["results"], done["failures"]) == ("1-words", "done", 98, 2)
     assert (done["images_per_s"], done["eta_s"]) == (2.0, None)

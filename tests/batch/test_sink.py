@@ -69,16 +69,40 @@ def test_every_row_goes_to_results_or_failures_in_order(
     output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink, "PARTS_A_FILE", 2)
-    counts = finish(output, a_run)
+    counts, distributions = finish(output, a_run)
     assert counts == {"results": 4, "failures": 2, "failures_decode": 2}
+    assert distributions == {"failures": {"decode decode": 2, "none": 4}}
     assert keys_in(output, "results/") == ["a", "c", "d", "e"]
     assert keys_in(output, "failures/") == ["b", "f"]
     results, failures = read_table(output, a_run.results(0)), read_table(output, a_run.failures(0))
     assert results.schema.names == ["key", "etag", "label", "probability", "model", "model_version", "run_id"]
     assert failures.schema.names[:5] == ["key", "etag", "stage", "error", "message"]
     assert [stat.key for stat in output.list("results/")] == [a_run.results(0)]  # its second file would be empty
-    assert finish(output, a_run) == counts  # as after a kill: the same again
+    assert finish(output, a_run) == (counts, distributions)  # as after a kill: the same again
     assert keys_in(output, "results/") == ["a", "c", "d", "e"]
+
+
+def test_how_the_rows_are_spread_is_told_and_an_older_version_may_have_written_some_of_the_parts(
+    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_run.config = {"uncertain_below": 0.8}
+    part = read_table(output, a_run.part(1))
+    part = part.set_column(part.schema.get_field_index("label"), "label", pa.array(["uncertain", "male"]))
+    for name, values in (("brightness", [0.25, 0.75]), ("positive", [0.5, 1.0])):
+        part = part.append_column(name, pa.array(values, pa.float32()))
+    write_table(output, a_run.part(1), part)
+    expected = {
+        "probability": {"0.50": 1, "0.95": 1},
+        "brightness": {"0.25": 1, "0.75": 1},
+        "failures": {"decode decode": 2, "none": 4},
+    }
+    for parts_a_file in (200, 1):  # here, and by workers
+        monkeypatch.setattr(sink, "PARTS_A_FILE", parts_a_file)
+        counts, distributions = finish(output, a_run)
+        assert counts == {"results": 4, "results_uncertain": 1, "failures": 2, "failures_decode": 2}
+        assert distributions == expected
+    results = [row for stat in output.list("results/") for row in read_table(output, stat.key).to_pylist()]
+    assert all("positive" not in row for row in results)
 
 
 @pytest.mark.parametrize("keys", [["d"], ["d", "d"], ["d", "e", "e"], ["d", "x"], ["e", "d"]], ids="".join)

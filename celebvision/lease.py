@@ -1,4 +1,4 @@
-"""One driver at a time on an output: a lease in storage that its holder renews.
+"""One driver at a time in a place of storage: a lease there that its holder renews.
 
 Whoever finds a lease watches it by its own clock, so that no two machines' clocks are ever compared: a lease that
 changes has a living holder, one that stays the same for `EXPIRES_S` has none.
@@ -21,7 +21,6 @@ from uuid import uuid4
 from celebvision.job import JobFailed
 from celebvision.storage import Conflict, NotFound, StorageError, Store
 
-KEY = "runs/lease.json"
 RENEW_S = 3.0
 EXPIRES_S = 30.0
 LOOK_S = 0.5  # between two looks at another's lease
@@ -30,13 +29,13 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def lease(output: Store) -> Iterator[Callable[[], None]]:
-    """Hold the output; gives a function that raises `JobFailed` once somebody else has taken it over.
+def lease(store: Store, key: str) -> Iterator[Callable[[], None]]:
+    """Hold the lease `key`; gives a function that raises `JobFailed` once somebody else has taken it over.
 
     Raises:
-        JobFailed: another driver works on this output.
+        JobFailed: another driver holds it.
     """
-    holder = _Holder(output)
+    holder = _Holder(store, key)
     holder.take()
     renewing = threading.Thread(target=holder.renew, name="lease", daemon=True)
     renewing.start()
@@ -48,18 +47,18 @@ def lease(output: Store) -> Iterator[Callable[[], None]]:
         holder.release()
 
 
-def holder_of(output: Store) -> str | None:
-    """Who holds the output, in words; None: nobody. A holder on another machine may have died since."""
+def holder_of(store: Store, key: str) -> str | None:
+    """Who holds the lease, in words; None: nobody. A holder on another machine may have died since."""
     try:
-        held = json.loads(output.get(KEY))
+        held = json.loads(store.get(key))
     except NotFound:
         return None
     return None if _is_dead_neighbour(held) else _words(held)
 
 
 class _Holder:
-    def __init__(self, output: Store) -> None:
-        self.output, self.etag, self.ended = output, "", threading.Event()
+    def __init__(self, store: Store, key: str) -> None:
+        self.store, self.key, self.etag, self.ended = store, key, "", threading.Event()
         self.lost: str | None = None
         self.me = {"holder": uuid4().hex, **_this_process(), "renewals": 0}
 
@@ -69,21 +68,21 @@ class _Holder:
     def take(self) -> None:
         while not self.etag:
             try:
-                self.etag = self.output.create(KEY, self._content())
+                self.etag = self.store.create(self.key, self._content())
             except Conflict:
                 self._take_over()
 
     def _take_over(self) -> None:
         """Wait until the lease that is there has changed hands, or is known to be nobody's."""
         try:
-            seen = self.output.stat(KEY).etag
-            held = json.loads(self.output.get(KEY))
+            seen = self.store.stat(self.key).etag
+            held = json.loads(self.store.get(self.key))
             since = time.monotonic()
             while not _is_dead_neighbour(held) and time.monotonic() - since < EXPIRES_S:
                 time.sleep(LOOK_S)
-                if self.output.stat(KEY).etag != seen:
-                    raise JobFailed(f"{self.output.uri}: {_words(held)} works on this output; wait for it, or stop it")
-            self.etag = self.output.replace(KEY, self._content(), seen)
+                if self.store.stat(self.key).etag != seen:
+                    raise JobFailed(f"{self.store.uri}: {_words(held)} works here; wait for it, or stop it")
+            self.etag = self.store.replace(self.key, self._content(), seen)
         except (NotFound, Conflict):
             return  # released, or taken by a third
 
@@ -91,9 +90,9 @@ class _Holder:
         while not self.ended.wait(RENEW_S):
             self.me["renewals"] += 1
             try:
-                self.etag = self.output.replace(KEY, self._content(), self.etag)
+                self.etag = self.store.replace(self.key, self._content(), self.etag)
             except Conflict as error:
-                self.lost = f"another driver took this output over, since this one was not heard of: {error}"
+                self.lost = f"another driver took this place over, since this one was not heard of: {error}"
                 return
             except StorageError as error:  # while storage is away nobody else can take it either
                 log.warning("the lease could not be renewed: %s", error)
@@ -104,7 +103,7 @@ class _Holder:
 
     def release(self) -> None:
         if not self.lost:
-            self.output.delete(KEY)
+            self.store.delete(self.key)
 
 
 def _this_process() -> dict[str, Any]:
