@@ -13,11 +13,12 @@ FLOORS = [
     {"storage", "images", "memory", "sheet", "__init__"},
     {"config", "job"},
     {"models"},
-    {"ray_session"},
+    {"ray_session", "lease"},
     {"celeba", "registry", "pretrained"},
     {"styling"},
-    {"training", "batch", "style_evaluation", "evaluation"},
-    {"demo"},
+    {"style_evaluation", "evaluation"},
+    {"training", "batch"},
+    {"demo", "retrain"},
     {"cli"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -9,9 +9,27 @@ from pathlib import Path
 
 import pandas as pd
 
+from celebvision.celeba.drawn import write_dataset
+from celebvision.celeba.ingest import ingest
+from celebvision.celeba.shards import DataSet
+from celebvision.config import IngestSettings, TrainSettings
 from celebvision.storage import NotFound, open_store
+from celebvision.training.classifier_recipe import ClassifierRecipe
 
 WAIT_S = 120
+
+
+def drawn_shards(folder: Path, count: int) -> str:
+    """Shards of drawn faces with all attributes, made below `folder`."""
+    write_dataset(folder / "original", count, seed=1)
+    ingest(IngestSettings(source=str(folder / "original"), output=str(folder / "shards")))
+    return str(folder / "shards")
+
+
+def recipe_of(shards: str, home: Path) -> ClassifierRecipe:
+    """A small CNN of two targets, to be trained on `shards` and published at `home`."""
+    settings = TrainSettings(data=shards, registry=str(home), arguments={"width": 8}, targets=["Male", "Young"])
+    return ClassifierRecipe(settings, DataSet.load(shards))
 
 
 def history(run: str) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from celebvision.config.settings import URI, Crop, Part, Settings
 from celebvision.config.style import Arch, PerceptualSettings
 
 # Settings of a training that not every architecture has a use for.
-OF_CLASSIFIERS = {"targets", "weights", "schedule", "warmup", "weight_decay", "label_smoothing", "augment"}
+OF_CLASSIFIERS = {"targets", "weights", "initial", "schedule", "warmup", "weight_decay", "label_smoothing", "augment"}
 OF = {
     "cnn": OF_CLASSIFIERS,
     "inception_v3": OF_CLASSIFIERS,
@@ -81,6 +81,11 @@ class TrainSettings(Settings):
     weights: str | None = Field(
         None, description="pretrained backbone, or VGG: URI of a safetensors or torch file, or torchvision"
     )
+    initial: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9_-]*@.+$",
+        description="NAME@VERSION of the registry whose weights it begins with: the same architecture and targets",
+    )
     arch: Arch = Field("vgg19", description="of style_net and adain: the VGG that measures content and style")
     perceptual: PerceptualSettings = Field(PerceptualSettings(), description="of style_net and adain: their losses")
     valid_images: int = Field(64, ge=1, description="of style_net and adain: validation photos to measure on")
@@ -108,6 +113,8 @@ class TrainSettings(Settings):
         others = set().union(*OF.values()) - OF[self.architecture]
         if wrong := sorted(self.model_fields_set & others):
             raise ValueError(f"{self.architecture} has no setting {', '.join(wrong)}")
+        if self.weights and self.initial:
+            raise ValueError("weights and initial: give one of both; the version's weights replace the backbone's")
         if "style_data" in OF[self.architecture] and self.style_data is None:
             raise ValueError(f"{self.architecture} needs style_data: style shards that `ingest --style_folder` wrote")
         if self.architecture == "style_net" and not self.styles:

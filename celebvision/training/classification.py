@@ -37,11 +37,15 @@ class Classification:
         targets: tuple[str, ...],
         device: torch.device,
         parallel: Callable[[nn.Module], nn.Module],
+        initial: dict[str, Tensor] | None = None,
     ) -> None:
-        """`parallel` makes a network compute one gradient with those of the other workers."""
+        """`parallel` makes a network compute one gradient with those of the other workers; `initial`: its weights."""
         torch.manual_seed(settings.seed)
         self.settings, self.device, self.parallel = settings, device, parallel
-        self.network = network(settings, targets).to(device).to(memory_format=torch.channels_last)
+        made = network(settings, targets)
+        if initial is not None:
+            made.load_state_dict(initial)
+        self.network = made.to(device).to(memory_format=torch.channels_last)
         self.preprocessing = cast(Preprocessing, self.network.preprocessing)
         self.average = AveragedModel(self.network, multi_avg_fn=Average(settings.ema_decay), use_buffers=True)
         self.epochs = sum(phase.epochs for phase in settings.phases)

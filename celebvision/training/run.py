@@ -43,7 +43,11 @@ def train(settings: TrainSettings) -> Outcome:
     Raises:
         JobFailed: data, targets or arguments that do not fit, or more lost workers than allowed.
     """
-    data = DataSet.load(settings.data)
+    return train_on(settings, DataSet.load(settings.data))
+
+
+def train_on(settings: TrainSettings, data: DataSet) -> Outcome:
+    """The same on shards that lie under `settings.data` and that no single `dataset.json` names. Raises as `train`."""
     if not data.rows("train"):
         raise JobFailed(f"{settings.data}: the train split is empty")
     rows = min(data.rows("train"), settings.epoch_images or data.rows("train"))

@@ -12,12 +12,10 @@ from typing import Any
 import pandas as pd
 import pytest
 from PIL import Image
-from trainings import KillInTheThirdEpoch, history, wait_for_checkpoint
+from trainings import KillInTheThirdEpoch, drawn_shards, history, wait_for_checkpoint
 
 from celebvision import registry
-from celebvision.celeba.drawn import write_dataset
-from celebvision.celeba.ingest import ingest
-from celebvision.config import IngestSettings, Phase, TrainSettings
+from celebvision.config import Phase, TrainSettings
 from celebvision.job import JobFailed
 from celebvision.storage import open_store
 from celebvision.training.run import train
@@ -25,10 +23,7 @@ from celebvision.training.run import train
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
-    folder = tmp_path_factory.mktemp("celeba")
-    write_dataset(folder / "original", 320, seed=1)
-    ingest(IngestSettings(source=str(folder / "original"), output=str(folder / "shards")))
-    return str(folder / "shards")
+    return drawn_shards(tmp_path_factory.mktemp("celeba"), 320)
 
 
 def words(shards: str, home: str, **more: Any) -> TrainSettings:
