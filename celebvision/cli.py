@@ -38,6 +38,8 @@ class Verb:
 VERBS = {
     "ingest": Verb(config.IngestSettings, "celebvision.celeba.ingest:ingest"),
     "train": Verb(config.TrainSettings, "celebvision.training.run:train"),
+    # It starts Ray itself, when something has landed.
+    "retrain": Verb(config.RetrainSettings, "celebvision.retrain.run:retrain", on_ray=False),
     "evaluate": Verb(config.EvaluateSettings, "celebvision.evaluation:evaluate", on_ray=False),
     "promote": Verb(config.PromoteSettings, "celebvision.registry:promote_version", on_ray=False),
     "classify": Verb(config.ClassifySettings, "celebvision.batch.run:classify"),

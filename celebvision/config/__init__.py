@@ -7,6 +7,7 @@ from celebvision.config.batch import BatchSettings, ClassifySettings, PlanSettin
 from celebvision.config.data import DemoSettings, IngestSettings
 from celebvision.config.evaluate import EvaluateSettings
 from celebvision.config.parse import parse
+from celebvision.config.retrain import RetrainSettings
 from celebvision.config.settings import MIB, PICTURES, URI, Crop, Part, Settings, WordsError
 from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
 from celebvision.config.train import Augment, CycleGANSettings, Phase, PromoteSettings, TrainSettings
@@ -32,6 +33,7 @@ __all__ = [
     "Phase",
     "PlanSettings",
     "PromoteSettings",
+    "RetrainSettings",
     "RunsSettings",
     "Settings",
     "StyleWords",
