@@ -245,8 +245,11 @@ def assemble(model: ModelVersion, state: Mapping[str, Tensor]) -> nn.Module:
     return network.eval()
 
 
-def promote(registry: str, name: str, version: str) -> None:
+def promote(registry: str, name: str, version: str, instead_of: str | None = None) -> None:
     """Make `version` the one that a bare `name` means, once all of it was found as published.
+
+    Args:
+        instead_of: the version that must be in production until then; None: any, or none.
 
     Raises:
         RegistryError: no such name or version.
@@ -262,6 +265,8 @@ def promote(registry: str, name: str, version: str) -> None:
     previous = production(registry, name)
     if previous == version:
         return
+    if instead_of is not None and previous != instead_of:
+        raise Conflict(f"{name}@{previous} is in production at {registry} by now, and not {instead_of}")
     promoted = datetime.now(UTC).isoformat(timespec="seconds")
     data = json.dumps({"version": version, "previous": previous, "promoted": promoted}, indent=2).encode()
     try:

@@ -259,6 +259,15 @@ def test_a_promoter_who_comes_second_learns_who_won(registry: str, monkeypatch: 
     assert production(registry, "cnn") == third.version
 
 
+def test_a_promotion_instead_of_a_version_holds_only_as_long_as_that_is_in_production(registry: str) -> None:
+    first, second, third = (published(registry, seed=seed) for seed in range(3))
+    promote(registry, "cnn", first.version)
+    promote(registry, "cnn", second.version, instead_of=first.version)
+    with pytest.raises(Conflict, match=f"cnn@{second.version} is in production .*, and not {first.version}"):
+        promote(registry, "cnn", third.version, instead_of=first.version)
+    assert production(registry, "cnn") == second.version
+
+
 def test_racing_promoters_leave_production_whole(registry: str) -> None:
     models = [published(registry, seed=seed) for seed in range(4)]
     start = threading.Barrier(len(models))

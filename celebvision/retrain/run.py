@@ -162,11 +162,8 @@ def _decide(
 
 
 def _promote(settings: RetrainSettings, champion: ModelVersion, challenger: ModelVersion) -> None:
-    now = registry.production(settings.registry, champion.name)
     try:
-        if now != champion.version:
-            raise Conflict(f"{champion.name}@{now} was promoted meanwhile")
-        registry.promote(settings.registry, challenger.name, challenger.version)
+        registry.promote(settings.registry, challenger.name, challenger.version, instead_of=champion.version)
     except Conflict as conflict:
         raise JobFailed(
             f"{title(challenger)} was held against {title(champion)}, and is not promoted: {conflict}; "
