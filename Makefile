@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread each: Ray's workers and the tests would otherwise fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo test check integration bench lock clean
+.PHONY: help install demo test check integration bench findings lock clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -36,6 +36,9 @@ integration: install ## the tests on real services (Ceph) and, with CELEBVISION_
 
 bench: install ## measure the parts, and classify beside its peers; an hour or so; figures go to stdout
 	$(BIN)/python -m tests.benchmarks
+
+findings: install ## train and compare both classifiers on CELEBVISION_TEST_DATA anew, and write docs/findings.md; half an hour
+	$(BIN)/python -m tests.benchmarks.findings "$(CELEBVISION_TEST_DATA)" build/findings
 
 lock: install ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
