@@ -38,8 +38,8 @@ def card(
 ## Data
 
 Trained on {data.rows("train")} pictures of `{data.source}` (digest `{data.digest[:12]}`), seed {settings.seed}; the
-best epoch was chosen on {data.rows("valid")} validation pictures.{begun} Rare in the training, by the share of pictures
-in which it is true: {_rare(data, targets)}.
+best epoch was chosen on {data.rows("valid")} validation pictures.{begun} What is true of the fewest training
+pictures: {_rare(data, targets)}.
 
 ## Figures
 
