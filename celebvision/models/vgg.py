@@ -87,11 +87,11 @@ class VGG(nn.Module):
         """
         own = self.state_dict()
         if missing := sorted(own.keys() - weights.keys()):
-            found = [key for key in weights if ENDING.fullmatch(key)]
+            found = sorted(key for key in weights if ENDING.fullmatch(key))
             raise ValueError(
                 f"not {self.arch}'s weights: missing {', '.join(missing[:3])}{' …' if len(missing) > 3 else ''}; "
                 f"expected torchvision's names, features.0.weight to features.{len(self.features) - 2}.bias; "
-                f"found {', '.join(found[:3] or list(weights)[:3]) or 'nothing'}{' …' if len(weights) > 3 else ''}"
+                f"found {', '.join(found[:3] or sorted(weights)[:3]) or 'nothing'}{' …' if len(weights) > 3 else ''}"
             )
         for key, value in own.items():
             if weights[key].shape != value.shape:

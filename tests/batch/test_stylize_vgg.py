@@ -139,7 +139,9 @@ def test_what_cannot_be_is_told_before_anything_is_listed(bucket: str, weights: 
         return stderr
 
     assert "vgg16 has no layer conv3_4" in said("--perceptual.style_layers", "conv3_4")
-    assert "features.5.weight" in said("--perceptual.style_layers", "conv2_2,conv3_1")
+    lacking = said("--perceptual.style_layers", "conv2_2,conv3_1")
+    assert "missing features.10.bias, features.10.weight, features.7.bias …" in lacking
+    assert "found features.0.bias, features.0.weight, features.2.bias …" in lacking
     assert "s3://" in said("--style", f"{bucket}/nothing.jpg")
     fill(bucket, {"words.txt": b"no picture"})
     assert "words.txt" in said("--style", f"{bucket}/words.txt")
