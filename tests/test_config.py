@@ -53,6 +53,23 @@ def test_wrong_words_are_refused_with_what_would_be_right(words: list[str], told
 
 
 @pytest.mark.parametrize(
+    ("address", "told"),
+    [
+        ("gateway:9091", "should be http://HOST:PORT"),
+        ("s3://gateway", "should be http://HOST:PORT"),
+        ("http://", "should be http://HOST:PORT"),
+        ("http://me:secret@gateway:9091", "should hold no user or password"),
+    ],
+)
+def test_an_address_that_is_none_or_would_tell_a_secret_is_refused(address: str, told: str) -> None:
+    words = ["--input", "in", "--output", "out", "--model", "cnn", "--registry", "models"]
+    with pytest.raises(WordsError) as refused:
+        parse(ClassifySettings, [*words, "--pushgateway", address], "classify")
+    assert told in str(refused.value)
+    assert parse(ClassifySettings, [*words, "--pushgateway", "http://a:1/"], "classify").pushgateway == "http://a:1"
+
+
+@pytest.mark.parametrize(
     ("yaml", "told"),
     [
         ("batch_sizes: 3", "batch_sizes: there is no such setting; did you mean batch_size?"),

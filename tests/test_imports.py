@@ -13,7 +13,7 @@ FLOORS = [
     {"storage", "images", "memory", "sheet", "__init__"},
     {"config", "job"},
     {"models"},
-    {"ray_session", "lease"},
+    {"ray_session", "lease", "metrics"},
     {"celeba", "registry", "pretrained"},
     {"styling"},
     {"style_evaluation", "evaluation"},

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ray.util.metrics import Gauge
 
 from celebvision.batch.record import POSITIVE, Run
 from celebvision.job import JobFailed
@@ -122,14 +121,6 @@ def between(runs: Iterable[Run], run_ids: tuple[str, str]) -> dict[str, float]:
             raise JobFailed(f"compare: run {run_id} has no distributions: a stylize, or a classify of an older version")
     first, second = (by_id[run_id] for run_id in run_ids)
     return compared(first.distributions, second.distributions)
-
-
-def export(drift: Mapping[str, Any]) -> None:
-    """Give what `since_last` found to Ray's metrics, as long as this process lives; `run.json` keeps it."""
-    if drift:
-        gauge = Gauge("celebvision_drift_psi", "Shift since the last run by the same model.", ("distribution",))
-        for distribution, index in drift["psi"].items():
-            gauge.set(index, {"distribution": distribution})
 
 
 def _by_share(column: pa.ChunkedArray) -> dict[str, int]:

@@ -13,7 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy
 from torch import Tensor
 
-from celebvision import registry, styling
+from celebvision import metrics, registry, styling
 from celebvision.batch import drift
 from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
@@ -104,10 +104,11 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
             put_sheet(settings, output, run)
             run.losses = put_losses(output, run)
         run.drift = drift.since_last(run, find_runs(output))
-        drift.export(run.drift)
         check()
         run.state = "done"
     delete_parts(output, run)
+    if run.drift and isinstance(settings, ClassifySettings) and settings.pushgateway:
+        metrics.push_drift(settings.pushgateway, run.drift["psi"], output=output.uri, model=model.name)
     return _outcome(settings, run)
 
 

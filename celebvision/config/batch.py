@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, ValidationInfo, field_validator, mode
 from pydantic_core import PydanticCustomError
 from pydantic_settings import CliVariadicArg
 
-from celebvision.config.settings import MIB, PICTURES, URI, Settings
+from celebvision.config.settings import MIB, PICTURES, URI, Settings, WebAddress
 from celebvision.config.style import VGG, StyleWords
 
 
@@ -59,6 +59,9 @@ class ClassifySettings(BatchSettings):
 
     uncertain_below: float | None = Field(
         None, ge=0.5, le=1, description="label what is less probable than this `uncertain`; none: nothing"
+    )
+    pushgateway: WebAddress | None = Field(
+        None, description="http://HOST:PORT of a Prometheus Pushgateway, which keeps the drift when the job is gone"
     )
     split_stages: bool | None = Field(
         None, description="fetch and decode in workers of their own, on any node; none: where there are GPUs to feed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -24,6 +25,18 @@ def _uri(value: str) -> str:
 
 
 URI = Annotated[str, AfterValidator(_uri)]
+
+
+def _web_address(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("should be http://HOST:PORT")
+    if parts.username or parts.password:
+        raise ValueError("should hold no user or password: it is written to the run's record")
+    return value.rstrip("/")
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
 
 
 def _ordered(crop: tuple[float, float]) -> tuple[float, float]:

@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 from labelling import command, fill, published, record, rows
 from PIL import Image, ImageEnhance
-from ray.util import metrics
 
 from celebvision import ray_session
 from celebvision.batch import drift
@@ -273,12 +272,3 @@ def test_any_two_runs_are_compared(three_runs: dict[str, Any]) -> None:
     one, other = (three_runs[name]["distributions"] for name in ("first", "dark"))
     assert told["psi"] == pytest.approx(compared(one, other))
     assert told["largest"].endswith("large shift")
-
-
-def test_the_index_is_a_metric_by_distribution_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    shown: list[tuple[str, float, dict[str, str]]] = []
-    monkeypatch.setattr(metrics.Gauge, "set", lambda self, value, tags: shown.append((self.info["name"], value, tags)))
-    drift.export({"baseline": "1", "psi": {"brightness": 0.5, "width": 0.0}})
-    drift.export({})
-    name = "celebvision_drift_psi"
-    assert shown == [(name, 0.5, {"distribution": "brightness"}), (name, 0.0, {"distribution": "width"})]

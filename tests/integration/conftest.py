@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from monitoring import Monitoring, services_in
 
 from celebvision.storage.client import client
 
@@ -28,6 +29,12 @@ def free_ports(count: int) -> int:
             continue
         return first
     raise RuntimeError(f"no {count} free ports in a row between 20000 and 32000: end what holds them")
+
+
+@pytest.fixture(scope="session")
+def monitoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitoring]:
+    with services_in(tmp_path_factory.mktemp("monitoring"), free_ports(2)) as monitoring:
+        yield monitoring
 
 
 @pytest.fixture(scope="session")
