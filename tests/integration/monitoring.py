@@ -37,7 +37,8 @@ def services_in(folder: Path, port: int) -> Iterator[Monitoring]:
     (folder / "prometheus.yml").write_text(json.dumps(settings))  # JSON is YAML
     words = [f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"]
     commands = {
-        gateway: ["prometheus-pushgateway", f"--web.listen-address={gateway}"],
+        # Debian's gateway would keep what it was sent in a file of the system's, for the next one to begin with.
+        gateway: ["prometheus-pushgateway", f"--web.listen-address={gateway}", "--persistence.file="],
         prometheus: ["prometheus", f"--web.listen-address={prometheus}", *words],
     }
     with ExitStack() as services:
