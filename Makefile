@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread each: Ray's workers and the tests would otherwise fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo test check integration bench findings lock clean
+.PHONY: help install demo test check audit integration bench findings lock clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -25,11 +25,14 @@ demo: install ## the whole system on this machine: draw, ingest, train, label a 
 test: install ## the tests that need nothing but this machine
 	$(PYTEST) tests --ignore=tests/integration --ignore=tests/benchmarks
 
-check: install ## format, lint, types, imports
+check: install audit ## format, lint, types, imports, vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(PYTEST) -q tests/test_imports.py
+
+audit: install ## known vulnerabilities of the locked packages, as far as their database can be reached
+	$(BIN)/python tests/audit.py
 
 integration: install ## the tests on real services (Ceph) and, with CELEBVISION_TEST_DATA, on real pictures
 	$(PYTEST) tests/integration
