@@ -11,12 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-if "RAY_ADDRESS" not in os.environ:
-    # Ray's own switch for keeping to loopback; it is read when ray is imported. A cluster of one machine needs no port
-    # that others can reach.
-    os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-
 import ray
+from ray._private import ray_constants
 from ray.data import DataContext
 from ray.data.exceptions import SystemException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -39,6 +35,7 @@ def start(num_cpus: int | None = None) -> None:
         if "RAY_ADDRESS" in os.environ:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)
         else:
+            _keep_to_loopback()
             ray.init(
                 "local",
                 num_cpus=num_cpus,
@@ -52,6 +49,13 @@ def start(num_cpus: int | None = None) -> None:
     context.print_on_execution_start = False
     context.raise_original_map_exception = True  # else the words of a worker's error are lost on the way home
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs, it raises too: see `clear_errors`
+
+
+def _keep_to_loopback() -> None:
+    """A cluster of one machine needs no port that others can reach."""
+    # Ray's own switch for it. Ray has read the variable when it was imported, the processes that it starts do so yet.
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
 
 
 @contextmanager
