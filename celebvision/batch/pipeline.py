@@ -8,6 +8,7 @@ a worker was lost or the job was started again, replaces its own file with the s
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
@@ -31,6 +32,7 @@ from celebvision.config import BatchSettings, StylizeSettings
 from celebvision.job import JobFailed
 from celebvision.memory import keep_freed_memory
 from celebvision.models.preprocessing import Preprocessing
+from celebvision.preemption import leave_when_idle
 from celebvision.ray_session import Board, Pulse
 from celebvision.registry import ModelVersion, assemble
 from celebvision.storage import Denied, Expired, NotFound, Throttled, Unreachable, open_store, read_table, write_table
@@ -130,9 +132,13 @@ class WorkShards:
             self.run, self.model, self.board = run, model, board
             self.work = work_of(settings, run, model, ray.get(weights))
             self.output = open_store(settings.output)
+        self.at_work = threading.Lock()
+        # Ray Data sends nothing more to an actor on a node that drains, but starts none elsewhere as long as it lives.
+        threading.Thread(target=leave_when_idle, args=(self.at_work,), name="leave", daemon=True).start()
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        return rows_of([self._work(number, batch) for number in batch["shard"].to_pylist()])
+        with self.at_work:
+            return rows_of([self._work(number, batch) for number in batch["shard"].to_pylist()])
 
     def _work(self, number: int, batch: pa.Table) -> Counter[str]:
         with Pulse(self.board, self.run.verb) as pulse:

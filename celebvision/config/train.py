@@ -103,6 +103,9 @@ class TrainSettings(Settings):
     augment: Augment = Field(Augment(), description="random changes of the training pictures")
     patience: int = Field(0, ge=0, description="stop after this many epochs without a better validation; 0: never")
     workers: int = Field(1, ge=1, description="data-parallel processes, one GPU each where there are GPUs")
+    min_workers: int | None = Field(
+        None, ge=1, description="go on with so few when nodes are lost, and grow again; none: wait for all workers"
+    )
     shuffle_buffer: int = Field(4096, ge=1, description="images that a worker mixes")
     max_worker_failures: int = Field(3, ge=0, description="lost workers after which the training gives up")
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
@@ -121,6 +124,14 @@ class TrainSettings(Settings):
             raise ValueError("style_net needs styles: names, and the picture that each is of")
         if self.architecture not in ("cnn", "inception_v3") and (len(self.phases) > 1 or self.phases[0].trainable):
             raise ValueError(f"phases: {self.architecture} has one phase, in which all learns")
+        return self
+
+    @model_validator(mode="after")
+    def _workers_that_fit(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers: {self.min_workers} is more than the {self.workers} of workers")
+        if self.batch_size < self.workers:
+            raise ValueError(f"batch_size: {self.batch_size} is less than an image for each of {self.workers} workers")
         return self
 
     @property

@@ -93,8 +93,12 @@ class _Standing:
         self.epoch += 1
 
 
-def train_epochs(task: Task, work: Work, device: torch.device) -> None:
-    """Run the epochs that are left, from the last checkpoint if there is one. Every rank calls it; rank 0 writes."""
+def train_epochs(task: Task, work: Work, device: torch.device) -> bool:
+    """Run the epochs that are left, from the last checkpoint if there is one. Every rank calls it; rank 0 writes.
+
+    Returns:
+        False: a node of one of the ranks drains, and what is left is to be done without it.
+    """
     context = ray.train.get_context()
     settings, rank, world = work.settings, context.get_world_rank(), context.get_world_size()
     feed = _Feed(settings, max(1, settings.batch_size // world), device)
@@ -102,6 +106,8 @@ def train_epochs(task: Task, work: Work, device: torch.device) -> None:
     standing = _restore(task)
     with _Record(work.run, standing.epoch) if rank == 0 else nullcontext() as record:
         while standing.epoch < task.epochs and not (settings.patience and standing.stale >= settings.patience):
+            if ray.train.get_preemption_info() is not None:  # the same on every rank
+                return False
             epoch, started = standing.epoch, time.monotonic()
             torch.manual_seed((settings.seed * 100_003 + epoch) * 1009 + rank)
             task.start_epoch(epoch)
@@ -113,11 +119,13 @@ def train_epochs(task: Task, work: Work, device: torch.device) -> None:
             standing.judge(figures[SCORE])
             metrics = {"epoch": epoch, **losses, **figures, "train_s": train_s, "epoch_s": time.monotonic() - started}
             metrics |= {"images_per_s": steps * feed.batch_size * world / train_s, "wait_share": feed.wait_s / train_s}
+            metrics["workers"] = world
             if record:
                 record.add(metrics, task.pictures())
                 for words in task.warnings():
                     work.board.warn(f"epoch {epoch + 1}: {words}")
             _save(task, standing, metrics, rank)
+    return True
 
 
 def _train_epoch(task: Task, batches: Iterable[Batch], steps: int, tell: _Teller) -> dict[str, float]:

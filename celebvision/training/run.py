@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -35,6 +36,9 @@ RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {
 PUBLISHED = "published.json"
 READ_CPUS = 0.25  # of a task that decodes, so that tasks fit beside the workers on a two-core machine
 WORKERS_SHARE = 0.5  # of the CPUs reserved by workers where there is no GPU; threads are not bound by it
+NODE_SHARE = 0.75  # of a node's CPUs, by each of a changing number of workers: no second one finds room beside it
+RESIZE_S = 60.0  # between looks whether there is room for more workers; growing costs the epoch that is begun
+PLACE_S = 10  # for workers to find the room that was counted; then it is counted anew
 
 
 def train(settings: TrainSettings) -> Outcome:
@@ -77,7 +81,8 @@ def _recipe(settings: TrainSettings, data: DataSet) -> Recipe:
 
 def _run_name(settings: TrainSettings, recipe: Recipe) -> str:
     """The same words on the same data continue the same run."""
-    words = settings.model_dump(mode="json", exclude={"output", "summary_as_json", "max_worker_failures", "promote"})
+    how = {"output", "summary_as_json", "max_worker_failures", "min_workers", "promote"}
+    words = settings.model_dump(mode="json", exclude=how)
     return f"{settings.model_name}-{digest({**words, 'data_digest': recipe.data_digest})}"
 
 
@@ -98,13 +103,15 @@ def _fit(
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Weights and figures of the best epoch."""
     filesystem, path = arrow_filesystem(settings.runs)
+    if settings.min_workers is not None:
+        os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACE_S))
     with clear_errors(), board(f"train {settings.model_name}", None, "images") as told:
         trainer = TorchTrainer(
             _work,
             train_loop_config={"work": Work(settings, run, rows, told), "recipe": recipe},
             datasets={split: _dataset(data, split, recipe.read, settings.seed) for split in ("train", "valid")},
             dataset_config=_Split(),
-            scaling_config=_scaling(settings.workers),
+            scaling_config=_scaling(settings.workers, settings.min_workers),
             run_config=RunConfig(
                 name=run.rpartition("/")[2],
                 storage_path=path,
@@ -113,7 +120,9 @@ def _fit(
                 checkpoint_config=CheckpointConfig(num_to_keep=1, checkpoint_score_attribute=SCORE),
             ),
         )
-        result = trainer.fit()
+        # At once without the nodes that drain; Ray Train would count their loss, or wait until they are gone.
+        while not (result := trainer.fit()).return_value:
+            pass
     best, metrics = max(result.best_checkpoints or [], key=lambda pair: float(pair[1][SCORE]))
     with best.as_directory() as folder:
         weights = safetensors.torch.load_file(f"{folder}/{WEIGHTS}")
@@ -128,19 +137,34 @@ def _dataset(data: DataSet, split: str, read: ReadRowGroup, seed: int) -> ray.da
     return dataset.map_batches(read, batch_size=1, num_cpus=READ_CPUS)
 
 
-def _scaling(workers: int) -> ScalingConfig:
+def _scaling(workers: int, least: int | None) -> ScalingConfig:
+    """As many workers, or where `least` is given as many of them as there is room for, one a node if on CPUs."""
+    number = workers if least is None else (least, workers)
     resources = ray.cluster_resources()
     if resources.get("GPU", 0) > 0:
-        return ScalingConfig(num_workers=workers, use_gpu=True)
-    cpus = min(1.0, WORKERS_SHARE * resources.get("CPU", 1.0) / workers)
-    return ScalingConfig(num_workers=workers, resources_per_worker={"CPU": cpus})
+        return ScalingConfig(num_workers=number, use_gpu=True, elastic_resize_monitor_interval_s=RESIZE_S)
+    if least is None:
+        cpus = min(1.0, WORKERS_SHARE * resources.get("CPU", 1.0) / workers)
+    else:
+        nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
+        cpus = NODE_SHARE * min(filter(None, nodes), default=1.0)
+    cpu = {"CPU": cpus}
+    return ScalingConfig(num_workers=number, resources_per_worker=cpu, elastic_resize_monitor_interval_s=RESIZE_S)
 
 
-def _work(config: dict[str, Any]) -> None:
+def _work(config: dict[str, Any]) -> bool:
     work: Work = config["work"]
     context = ray.train.get_context()
+    _tell_number(work, context.get_world_rank(), context.get_world_size())
     device = get_device()
     if device.type == "cpu":
         torch.set_num_threads(max(1, int(ray.cluster_resources().get("CPU", 1)) // context.get_local_world_size()))
     recipe: Recipe = config["recipe"]
-    train_epochs(recipe.task(device, partial(prepare_model, move_to_device=False)), work, device)
+    return train_epochs(recipe.task(device, partial(prepare_model, move_to_device=False)), work, device)
+
+
+def _tell_number(work: Work, rank: int, world: int) -> None:
+    """Where the number of workers may change, say what it is now."""
+    again = ray.train.get_checkpoint() is not None
+    if rank == 0 and work.settings.min_workers is not None and (again or world < work.settings.workers):
+        work.board.warn(f"{'goes on' if again else 'begins'} with {world} of {work.settings.workers} workers")
