@@ -4,7 +4,7 @@ BIN := .venv/bin
 # One thread each: Ray's workers and the tests would otherwise fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
-.PHONY: help install demo test check audit integration bench findings lock clean
+.PHONY: help install demo test check audit integration bench findings lock image clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -29,6 +29,8 @@ check: install audit ## format, lint, types, imports, vulnerabilities
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python -m cluster.check cluster/aws/cluster.yaml
+	$(BIN)/python -m cluster.kuberay.check cluster/kuberay/base/[!k]*.yaml cluster/kuberay/jobs/*.yaml
 	$(PYTEST) -q tests/test_imports.py
 
 audit: install ## known vulnerabilities of the locked packages, as far as their database can be reached
@@ -46,6 +48,10 @@ findings: install ## train and compare both classifiers on CELEBVISION_TEST_DATA
 lock: install ## pin the newest versions that pyproject.toml allows
 	$(BIN)/uv pip compile pyproject.toml --all-extras --generate-hashes --universal --python-version 3.11 \
 	  --no-header --no-annotate --upgrade -o requirements.lock
+
+image: ## what a cluster's nodes run, tagged with version and commit; needs Docker
+	docker build --target run --tag celebvision:$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-$$(git describe \
+	  --always --dirty --exclude '*' --abbrev=12) .
 
 clean: ## remove what the other targets made
 	rm -rf .venv demo build dist .pytest_cache .mypy_cache .ruff_cache
