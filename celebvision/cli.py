@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib
 import json
 import logging
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,6 +30,8 @@ class Verb:
     settings: type[config.Settings]
     function: str
     on_ray: bool = True
+    first: str | None = None  # the setting that the word behind the verb is, without its flag
+    behind: str | None = None  # the setting that all words behind -- are
 
     def load(self) -> Callable[[Any], Outcome]:
         module, _, name = self.function.partition(":")
@@ -47,6 +51,8 @@ VERBS = {
     "plan": Verb(config.PlanSettings, "celebvision.batch.plan:plan"),
     "runs": Verb(config.RunsSettings, "celebvision.batch.runs:runs", on_ray=False),
     "demo": Verb(config.DemoSettings, "celebvision.demo:demo", on_ray=False),
+    "cluster": Verb(config.ClusterSettings, "celebvision.local_cluster:cluster", on_ray=False, first="action"),
+    "submit": Verb(config.SubmitSettings, "celebvision.submit:submit", on_ray=False, first="verb", behind="words"),
 }
 
 
@@ -64,11 +70,12 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"celebvision: {name}: there is no such verb; there are: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     try:
-        settings = config.parse(VERBS[name].settings, rest, f"celebvision {name}")
+        settings = config.parse(VERBS[name].settings, _with_flags(VERBS[name], rest), f"celebvision {name}")
     except config.WordsError as error:
         print(f"celebvision {name}: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped says how it stands
     try:
         outcome = _run(VERBS[name], settings)
     except KeyboardInterrupt:
@@ -79,7 +86,19 @@ def main(words: Sequence[str] | None = None) -> int:
         return 1
     _print_summary(outcome, settings.summary_as_json)
     allowed = getattr(settings, "max_failures", None)
+    if outcome.status:
+        return outcome.status
     return 3 if allowed is not None and outcome.failures > allowed else 0
+
+
+def _with_flags(verb: Verb, words: list[str]) -> list[str]:
+    """`classify --address URL -- --input PLACE` as `--verb classify --address URL --words='--input PLACE'`."""
+    if verb.first and words and not words[0].startswith("-"):
+        words = [f"--{verb.first}", *words]
+    if verb.behind and "--" in words:
+        at = words.index("--")
+        words = [*words[:at], f"--{verb.behind}={shlex.join(words[at + 1 :])}"]
+    return words
 
 
 def _run(verb: Verb, settings: config.Settings) -> Outcome:

@@ -32,10 +32,14 @@ class JobFailed(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a job leaves behind: `summary` is printed, `failures` is held against the allowed number."""
+    """What a job leaves behind: `summary` is printed, `failures` is held against the allowed number.
+
+    `status` is the exit status of a job that ran elsewhere.
+    """
 
     summary: dict[str, Any] = field(default_factory=dict)
     failures: int = 0
+    status: int = 0
 
 
 class Progress(Protocol):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -44,6 +45,7 @@ def start(num_cpus: int | None = None) -> None:
                 logging_level=logging.WARNING,
                 _node_ip_address="127.0.0.1",
             )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would end the process without a word
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False

@@ -13,13 +13,14 @@ FLOORS = [
     {"storage", "images", "memory", "sheet", "__init__"},
     {"config", "job"},
     {"models"},
-    {"ray_session", "lease", "metrics"},
-    {"celeba", "registry", "pretrained"},
+    {"ray_session", "lease", "metrics", "preemption", "capacity"},
+    {"celeba", "registry", "pretrained", "local_cluster"},
     {"styling"},
     {"style_evaluation", "evaluation"},
     {"training", "batch"},
-    {"demo", "retrain"},
+    {"demo", "retrain", "submit"},
     {"cli"},
+    {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 BESIDE = {("job", "__init__"), ("evaluation", "style_evaluation"), ("demo", "cli")}

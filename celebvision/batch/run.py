@@ -13,7 +13,7 @@ import ray
 from ray.data import ActorPoolStrategy
 from torch import Tensor
 
-from celebvision import metrics, registry, styling
+from celebvision import capacity, metrics, registry, styling
 from celebvision.batch import drift
 from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
@@ -30,6 +30,7 @@ from celebvision.registry import ModelVersion
 from celebvision.storage import Store, join, open_store
 
 ACTOR_CPUS = 0.45  # an actor computes on one core and takes less of Ray's count, so that reads and writes find room
+ACTOR_CPUS_TO_COME = 0.9  # where nodes are still to be started: no more actors on one than it has cores
 DECODE_CPUS = 0.5  # of a decoding task beside actors on CPUs; beside GPUs it takes a whole one
 SAVE_INTERVAL_S = 5.0  # between updates of run.json
 # What makes a run another run.
@@ -175,13 +176,16 @@ class Spread:
 
     @classmethod
     def of(cls, settings: BatchSettings, shards: int) -> Spread:
-        gpus, cpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("GPU", "CPU"))
+        most = capacity.most()  # a cluster without workers grows to that when it is asked
+        gpus, cpus = (int(most.get(kind, 0)) for kind in ("GPU", "CPU"))
         split = settings.split_stages if isinstance(settings, ClassifySettings) else False
         apart = bool(gpus) if split is None else split
-        most = min(settings.max_actors or gpus or (cpus // 2 if apart else cpus) or 1, shards)
+        actors = min(settings.max_actors or gpus or (cpus // 2 if apart else cpus) or 1, shards)
         actor_cpus, decoder_cpus = (1.0, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
-        decoders = max(1, int((cpus - most * actor_cpus) / decoder_cpus)) if apart else 0
-        return cls(apart, most, actor_cpus, 1 if gpus else 0, decoders, decoder_cpus)
+        if not (apart or gpus) and cpus > ray.cluster_resources().get("CPU", 0):
+            actor_cpus = ACTOR_CPUS_TO_COME
+        decoders = max(1, int((cpus - actors * actor_cpus) / decoder_cpus)) if apart else 0
+        return cls(apart, actors, actor_cpus, 1 if gpus else 0, decoders, decoder_cpus)
 
 
 def _unfinished(runs: list[Run], retry: str | None) -> Run | None:

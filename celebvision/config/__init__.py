@@ -4,15 +4,18 @@ Flags win over the file, the file over the defaults. Nothing else is read: no en
 """
 
 from celebvision.config.batch import BatchSettings, ClassifySettings, PlanSettings, RunsSettings, StylizeSettings
+from celebvision.config.cluster import ClusterSettings
 from celebvision.config.data import DemoSettings, IngestSettings
 from celebvision.config.evaluate import EvaluateSettings
 from celebvision.config.parse import parse
 from celebvision.config.retrain import RetrainSettings
 from celebvision.config.settings import MIB, PICTURES, URI, Crop, Part, Settings, WordsError
 from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
+from celebvision.config.submit import JOBS, SubmitSettings
 from celebvision.config.train import Augment, CycleGANSettings, Phase, PromoteSettings, TrainSettings
 
 __all__ = [
+    "JOBS",
     "MIB",
     "PICTURES",
     "STYLE_WORDS",
@@ -22,6 +25,7 @@ __all__ = [
     "Augment",
     "BatchSettings",
     "ClassifySettings",
+    "ClusterSettings",
     "Crop",
     "CycleGANSettings",
     "DemoSettings",
@@ -38,6 +42,7 @@ __all__ = [
     "Settings",
     "StyleWords",
     "StylizeSettings",
+    "SubmitSettings",
     "TrainSettings",
     "WordsError",
     "parse",

@@ -14,7 +14,7 @@ import torch
 from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer, get_device, prepare_model
 
-from celebvision import registry
+from celebvision import capacity, registry
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
 from celebvision.config import TrainSettings
 from celebvision.job import JobFailed, Outcome, digest
@@ -140,7 +140,7 @@ def _dataset(data: DataSet, split: str, read: ReadRowGroup, seed: int) -> ray.da
 def _scaling(workers: int, least: int | None) -> ScalingConfig:
     """As many workers, or where `least` is given as many of them as there is room for, one a node if on CPUs."""
     number = workers if least is None else (least, workers)
-    resources = ray.cluster_resources()
+    resources = capacity.most()
     if resources.get("GPU", 0) > 0:
         return ScalingConfig(num_workers=number, use_gpu=True, elastic_resize_monitor_interval_s=RESIZE_S)
     if least is None:
