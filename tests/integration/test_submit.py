@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import free_ports
-from faults.command import BIN, CLEARED, Marked, wait_until
+from faults.command import BIN, CLEARED, Marked, kill, wait_until
 from labelling import fill, published, record, rows
 
 from celebvision.celeba.drawn import messy_bucket
@@ -39,6 +39,13 @@ class Cluster:
     def workers(self) -> int:
         mark = json.loads((self.folder / "cluster.json").read_text())["mark"]
         return len(named("raylet", mark)) - 1
+
+    def worker(self) -> int:
+        """The process that is one of the workers."""
+        mark = json.loads((self.folder / "cluster.json").read_text())["mark"]
+        raylets = named("raylet", mark)
+        environments = {raylet: Path(f"/proc/{raylet}/environ").read_bytes() for raylet in raylets}
+        return next(raylet for raylet in raylets if b"RAY_NODE_TYPE_NAME=worker" in environments[raylet])
 
     def words(self, *words: str) -> list[str]:
         return ["submit", "--address", self.address, *words]
@@ -78,19 +85,23 @@ def keys_of(output: str) -> Counter[str]:
     return Counter(row["key"].removeprefix("photos/") for kind in ("results", "failures") for row in rows(output, kind))
 
 
-def test_a_job_makes_workers_come_and_go_and_runs_once_however_often_it_is_submitted(
+def test_a_job_makes_workers_come_and_go_loses_one_and_runs_once_however_often_it_is_submitted(
     cluster: Cluster, ceph_bucket: str, job: list[str]
 ) -> None:
     assert cluster.workers() == 0
-    most = 0
+    most, labels = 0, open_store(f"{ceph_bucket}/labels")
     with Marked([str(BIN / "celebvision"), *cluster.words(*job)], cluster.log, cluster.token) as first:
         wait_until(lambda: " runs\n" in first.stderr or first.ended(), "it does not begin", END_S)
         second = cluster.submit(*job)
         assert not first.ended(), first.stderr
         assert second.returncode == 1
         assert "runs already; follow it by" in second.stderr
-        while not first.ended():
+        while not first.ended() and most < NODES:
             most = max(most, cluster.workers())
+        wait_until(lambda: any("/parts/" in stat.key for stat in labels.list("runs/")), "no part came", END_S, 0.2)
+        assert not first.ended(), f"it was over before a node was lost: {first.stderr}"
+        kill([cluster.worker()])
+        wait_until(first.ended, "it does not end", END_S, 0.2)
         assert first.status() == 0, first.stderr
     assert most == NODES
     assert first.stderr.count("Running entrypoint") == 1
