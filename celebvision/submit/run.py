@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -21,6 +22,7 @@ from celebvision.submit.package import JOB, PROBE, fill
 from celebvision.submit.places import places, sent
 from celebvision.submit.probe import ANSWER
 
+PROBES = f"{OURS}probe-"
 POLL_S = 0.5
 PROBE_S = 600.0  # in which a cluster that is busy starts a process and unpacks the code
 STOP_S = 60  # for a job to write how it stands, before Ray kills it
@@ -48,8 +50,9 @@ def submit(settings: SubmitSettings) -> Outcome:
         if settings.status is not None:
             return Outcome(_standing(client.get_job_info(settings.status)))
         ours = [job for job in client.list_jobs() if (job.submission_id or "").startswith(OURS)]
+        jobs = [job for job in ours if not _is_probe(job)]
         return Outcome(
-            {str(job.submission_id): job.status for job in sorted(ours, key=lambda job: job.start_time or 0)}
+            {str(job.submission_id): job.status for job in sorted(jobs, key=lambda job: job.start_time or 0)}
         )
 
 
@@ -111,12 +114,17 @@ def _start(
 
 
 def _refuse_what_is_in_the_way(client: JobSubmissionClient, runtime_env: dict[str, Any]) -> None:
-    """A job of a few seconds that looks, and leaves nothing.
+    """A job of a few seconds that looks, and that a later submission deletes.
 
     Raises:
         JobFailed: with everything that it found.
     """
-    probe = f"{OURS}probe-{uuid.uuid4().hex[:8]}"
+    # Later, not at once: Ray looks after a job for a second more, and one that it does not find it notes as failed.
+    for job in client.list_jobs():
+        if _is_probe(job) and job.end_time and job.end_time / 1000 < time.time() - PROBE_S:
+            with suppress(RuntimeError):  # somebody else has deleted it
+                client.delete_job(str(job.submission_id))
+    probe = f"{PROBES}{uuid.uuid4().hex[:8]}"
     entrypoint = f"exec python -m celebvision.submit.probe {PROBE}"
     client.submit_job(entrypoint=entrypoint, submission_id=probe, runtime_env=runtime_env)
     try:
@@ -125,12 +133,15 @@ def _refuse_what_is_in_the_way(client: JobSubmissionClient, runtime_env: dict[st
         client.stop_job(probe)
         raise
     log = client.get_job_logs(probe)
-    client.delete_job(probe)
     answers = [line.removeprefix(ANSWER) for line in log.splitlines() if line.startswith(ANSWER)]
     if ended.status != JobStatus.SUCCEEDED or not answers:
         raise JobFailed(f"the cluster cannot run the code that was sent: {ended.message}")
     if problems := json.loads(answers[-1]):
         raise JobFailed("\n".join(["the cluster cannot run this job:", *problems]))
+
+
+def _is_probe(job: JobDetails) -> bool:
+    return (job.submission_id or "").startswith(PROBES)
 
 
 def _ended(client: JobSubmissionClient, job_id: str, within_s: float) -> JobDetails:
