@@ -8,7 +8,7 @@ import platform
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,9 @@ from celebvision.storage import StorageError
 
 POLL_S = 0.5
 PULSE_S = 1.0
+Told = list[tuple[str, dict[str, str], float]]  # names, labels and values of figures, see celebvision.metrics
+OnLook = Callable[[float, float | None, Told], None]
+SILENT_S = 5.0  # after which nobody is counted among those who work
 
 
 def start(num_cpus: int | None = None) -> None:
@@ -94,6 +97,8 @@ class _Tally:
         self.done, self.words = 0.0, ""
         self.total: float | None = None
         self.busy: dict[str, str] = {}
+        self.heard: dict[str, float] = {}  # when, on this process's clock
+        self.figures: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self.warned: list[str] = []
 
     def warn(self, words: str) -> None:
@@ -105,7 +110,17 @@ class _Tally:
 
     def add(self, count: float, who: str = "", words: str = "") -> None:
         self.done += count
-        self.busy[who] = words
+        self.busy[who], self.heard[who] = words, time.monotonic()
+
+    def workers(self) -> int:
+        return sum(time.monotonic() - heard < SILENT_S for heard in self.heard.values())
+
+    def tell(self, figures: Told) -> None:
+        self.figures |= {(name, tuple(labels.items())): value for name, labels, value in figures}
+
+    def told(self) -> Told:
+        told, self.figures = self.figures, {}
+        return [(name, dict(labels), value) for (name, labels), value in told.items()]
 
     def set(self, done: float, words: str, total: float | None) -> None:
         self.done, self.words, self.total = done, words, total
@@ -133,6 +148,19 @@ class Board:
     def warn(self, words: str) -> None:
         """Have the person who watches told, at once and once."""
         self.tally.warn.remote(words)
+
+    def tell(self, figures: Told) -> None:
+        """Have the driver tell these figures: names, labels and values of `celebvision.metrics`."""
+        self.tally.tell.remote(figures)
+
+    def told(self) -> Told:
+        """What workers had told since the last time that somebody asked."""
+        told: Told = ray.get(self.tally.told.remote())
+        return told
+
+    def workers(self) -> int:
+        """How many have said lately that they are at work."""
+        return int(ray.get(self.tally.workers.remote()))
 
     def done(self) -> float:
         return float(ray.get(self.tally.read.remote())[0])
@@ -182,11 +210,18 @@ class Pulse:
 
 
 @contextmanager
-def board(title: str, total: float | None, unit: str) -> Iterator[Board]:
-    """A board that is shown as progress on this process's stderr until the block ends."""
+def board(title: str, total: float | None, unit: str, on_look: OnLook | None = None) -> Iterator[Board]:
+    """A board that is shown as progress on this process's stderr until the block ends.
+
+    Args:
+        title: of the progress.
+        total: things to be done; none: a worker tells.
+        unit: of these.
+        on_look: gets what is done, the total, and the figures that workers told, twice a second.
+    """
     ended = threading.Event()
     with Board() as shared, progress(title, total, unit) as show:
-        reader = threading.Thread(target=_show_until, args=(ended, shared, show, total), daemon=True)
+        reader = threading.Thread(target=_show_until, args=(ended, shared, show, total, on_look), daemon=True)
         reader.start()
         try:
             yield shared
@@ -195,7 +230,9 @@ def board(title: str, total: float | None, unit: str) -> Iterator[Board]:
             reader.join()
 
 
-def _show_until(ended: threading.Event, shared: Board, show: Progress, total: float | None) -> None:
+def _show_until(
+    ended: threading.Event, shared: Board, show: Progress, total: float | None, on_look: OnLook | None
+) -> None:
     last = False
     while not last:
         last = ended.wait(POLL_S)
@@ -203,7 +240,10 @@ def _show_until(ended: threading.Event, shared: Board, show: Progress, total: fl
             done, words, told = ray.get(shared.tally.read.remote(), timeout=10)
             for warning in ray.get(shared.tally.warnings.remote(), timeout=10):
                 console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+            figures = shared.told() if on_look else []
         except ray.exceptions.RayError as error:
             logging.getLogger(__name__).warning("progress is not shown any more: %s", error)
             return
         show(done, words, told or total)
+        if on_look:
+            on_look(done, told or total, figures)

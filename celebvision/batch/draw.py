@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from celebvision import images
+from celebvision.batch.clock import Clock
 from celebvision.batch.fetch import AHEAD_BYTES, Answer, Failure, Fetcher, Key, Picture, ahead
 from celebvision.batch.record import IMAGE, IMAGES, Run
 from celebvision.config import PICTURES, StylizeSettings
@@ -62,10 +63,11 @@ class Drawing:
         self.put = open_store(settings.output).put
         self.fetcher = Fetcher.of(settings, lambda data: images.decode_whole(data, settings.size, settings.max_pixels))
         self.computed, self.compute_s = 0, 0.0  # pictures, and seconds of the network
+        self.clock = Clock()  # of the shard that is worked on
 
     def pictures(self, keys: list[Key]) -> Generator[Picture]:
         """What is drawn: uint8 H W 3, whole, decoded while others are drawn."""
-        return ahead(self.fetcher.pixels(keys), self.settings.batch_size)
+        return ahead(self.fetcher.pixels(keys, self.clock), self.settings.batch_size)
 
     def answers(
         self, keys: list[Key], pictures: Iterator[Picture], pulse: Callable[[str, float], None]
@@ -114,30 +116,35 @@ class Drawing:
                 return [self.infer([picture], tell)[0] for picture in pictures]
             return [Failure("infer", type(error).__name__, str(error))]
         self.computed += len(pictures)
-        self.compute_s += time.monotonic() - started
+        self.compute_s += (took := time.monotonic() - started)
+        self.clock.seconds["infer"] += took
+        self.clock.batch(len(pictures), self.settings.batch_size)
         return [_unless_broken(*one) for one in zip(drawn.numpy(), figures, strict=True)]
 
     def write(self, key: Key, pixels: NDArray[np.uint8], figures: Figures) -> Answer:
         """Encode what was drawn of a key, and put it, unless a journal is to hold it first."""
-        name = output_key(key.key, self.settings.format)
+        name, started = output_key(key.key, self.settings.format), time.monotonic()
         try:
             data = images.encode(pixels, self.settings.format, self.settings.quality)
         except ValueError as error:
             return Failure("write", type(error).__name__, str(error))
         height, width = pixels.shape[:2]
         answer = {"output_key": name, "width": width, "height": height, "bytes": len(data), **figures, IMAGE: data}
+        self.clock.wrote(time.monotonic() - started, 0)
         return answer if self.redraws.steps else self.stored(answer)
 
     def stored(self, answer: Answer) -> Answer:
         """Put the picture of an answer. A name that storage refuses is that picture's failure."""
         if isinstance(answer, Failure):
             return answer
+        started = time.monotonic()
         try:
             self.put(IMAGES + answer["output_key"], answer[IMAGE])
         except DOWN:
             raise
         except (StorageError, ValueError) as error:
             return Failure("write", type(error).__name__, str(error))
+        self.clock.wrote(time.monotonic() - started, answer["bytes"])
         return {name: value for name, value in answer.items() if name != IMAGE}
 
     def show(self, step: int, keys: list[Key], pictures: Tensor) -> None:
@@ -160,7 +167,10 @@ class _Chunk:
     def draw(self, pictures: Iterator[Picture]) -> list[Future[Answer] | Failure]:
         """What each key ends as. A batch is drawn as soon as it has no room for another picture."""
         batches: dict[tuple[int, ...], dict[int, NDArray[np.uint8]]] = {}
+        asked = time.monotonic()
         for at, picture in enumerate(islice(pictures, len(self.keys))):
+            self.drawing.clock.measured.waited_s += time.monotonic() - asked
+            asked = time.monotonic()
             if isinstance(picture, Failure):
                 self.outcomes[at] = picture
                 self.pulse("goes on", 1)
@@ -169,6 +179,7 @@ class _Chunk:
             batch[at] = picture
             if (len(batch) + 1) * picture.size > BATCH_VALUES:
                 self._draw(batches.pop(picture.shape))
+                asked = time.monotonic()
         for batch in batches.values():
             self._draw(batch)
         return [self.outcomes[at] for at in range(len(self.keys))]

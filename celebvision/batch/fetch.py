@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from celebvision.batch.clock import Clock
 from celebvision.batch.sources import Row, open_parquet
 from celebvision.config import MIB, BatchSettings
 from celebvision.storage import Stat, StorageError, Store, open_bucket
@@ -77,12 +79,13 @@ class Fetcher:
         store = open_bucket(settings.input)[0]
         return cls(store, decode, settings.max_bytes, settings.fetch_threads or store.in_flight)
 
-    def pixels(self, keys: list[Key]) -> Generator[Picture]:
+    def pixels(self, keys: list[Key], clock: Clock | None = None) -> Generator[Picture]:
         """For each key its picture or its failure. Closed early, it fetches no further."""
-        return self.each(keys, self.decode)
+        return self.each(keys, self.decode, clock or Clock())
 
-    def each(self, keys: list[Key], decode: Callable[[bytes], Decoded]) -> Generator[Decoded | Failure]:
-        """The same of what another function makes of the bytes."""
+    def each(self, keys: list[Key], decode: Callable[[bytes], Decoded], clock: Clock) -> Generator[Decoded | Failure]:
+        """The same of what another function makes of the bytes. The clock takes how long bytes are waited for."""
+        seconds = clock.seconds
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
             # Of a few keys every thread gets its share.
             together = max(1, min(TOGETHER, len(keys) // (AHEAD * self.threads)))
@@ -92,8 +95,15 @@ class Fetcher:
                 else:
                     fetched = self._read_rows(file, list(of_file))
                 with closing(fetched):
+                    asked = time.monotonic()
                     for data in fetched:
-                        yield self._decoded(data, decode)
+                        came = time.monotonic()
+                        decoded = self._decoded(data, decode)
+                        seconds["fetch"] += came - asked
+                        seconds["decode"] += time.monotonic() - came
+                        clock.measured.read_bytes += 0 if isinstance(data, Failure) else len(data)
+                        yield decoded
+                        asked = time.monotonic()
 
     def fetch(self, key: Key) -> bytes | Failure:
         if key.size > self.max_bytes:

@@ -17,6 +17,7 @@ from PIL import Image
 from torch import nn
 
 from celebvision import images
+from celebvision.batch.clock import Clock
 from celebvision.batch.fetch import Answer, Failure, Fetcher, Key
 from celebvision.batch.record import POSITIVE, UNCERTAIN
 from celebvision.config import BatchSettings, ClassifySettings
@@ -62,20 +63,26 @@ class Labelling:
             *((self._column(POSITIVE, target), pa.float32()) for target in model.targets),
         ]
         self.computed, self.compute_s = 0, 0.0  # pictures, filled ones too, and seconds of the network
+        self.clock = Clock()  # of the shard that is worked on
 
     def pictures(self, keys: list[Key]) -> Generator[Photo | Failure]:
         """What is computed on, of the size that the network takes."""
-        return photos(self.fetcher, keys)
+        return photos(self.fetcher, keys, self.clock)
 
     def answers(
         self, keys: list[Key], pictures: Iterator[Photo | Failure], pulse: Callable[[str, float], None]
     ) -> Generator[list[Answer]]:
         """What each key ends as, some keys at a time."""
+        asked = time.monotonic()
         while batch := list(islice(pictures, self.settings.batch_size)):
-            answers = iter(self._answers([photo for photo in batch if not isinstance(photo, Failure)]))
+            self.clock.measured.waited_s += time.monotonic() - asked
+            good = [photo for photo in batch if not isinstance(photo, Failure)]
+            answers = iter(self._answers(good))
             answered = [photo if isinstance(photo, Failure) else next(answers) for photo in batch]
+            self.clock.batch(len(good), self.settings.batch_size)
             pulse("computes", len(batch))
             yield answered
+            asked = time.monotonic()
 
     def infer(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities, float32 B T. The batch is filled up, so that an answer does not hang on who is beside it."""
@@ -84,7 +91,8 @@ class Labelling:
         filled[: len(pictures)] = pictures
         probabilities: NDArray[np.float32] = self.classifier.probabilities(torch.from_numpy(filled)).numpy()
         self.computed += len(filled)
-        self.compute_s += time.monotonic() - started
+        self.compute_s += (took := time.monotonic() - started)
+        self.clock.seconds["infer"] += took
         return probabilities[: len(pictures)]
 
     def stored(self, answer: Answer) -> Answer:
@@ -122,9 +130,9 @@ def fetcher(settings: BatchSettings, size: Preprocessing) -> Fetcher:
     return Fetcher.of(settings, lambda data: images.decode(data, size.height, size.width, settings.max_pixels))
 
 
-def photos(fetcher: Fetcher, keys: list[Key]) -> Generator[Photo | Failure]:
+def photos(fetcher: Fetcher, keys: list[Key], clock: Clock) -> Generator[Photo | Failure]:
     """For each key its photo or its failure."""
-    return fetcher.each(keys, lambda data: Photo(fetcher.decode(data), *stored_sides(data), len(data)))
+    return fetcher.each(keys, lambda data: Photo(fetcher.decode(data), *stored_sides(data), len(data)), clock)
 
 
 def stored_sides(data: bytes) -> tuple[int, int]:

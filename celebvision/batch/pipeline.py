@@ -23,6 +23,7 @@ import ray
 import torch
 
 from celebvision import styling
+from celebvision.batch.clock import Clock, Measured
 from celebvision.batch.draw import Drawing
 from celebvision.batch.fetch import Answer, Failure, Key
 from celebvision.batch.inventory import read_keys
@@ -48,6 +49,7 @@ class Work(Protocol):
     fields: list[tuple[str, pa.DataType]]  # columns of a result, besides those of every row
     computed: int
     compute_s: float
+    clock: Clock
 
     @property
     def journal_s(self) -> float | None:
@@ -71,15 +73,15 @@ def work_of(settings: BatchSettings, run: Run, model: ModelVersion, weights: dic
     return Labelling(settings, model, assemble(model, weights), device)
 
 
-def pack(number: int, shown: list[Photo | Failure]) -> pa.Table:
+def pack(number: int, shown: list[Photo | Failure], measured: Measured) -> pa.Table:
     """A shard's photos, of pixels uint8 H W 3 each, as one row, which Ray Data never cuts in two."""
     good = [photo for photo in shown if not isinstance(photo, Failure)]
     pixels = np.stack([photo.pixels for photo in good]).tobytes() if good else b""
     stored = [(photo.width, photo.height, photo.bytes) for photo in good]
     failures = [asdict(photo) | {"at": at} for at, photo in enumerate(shown) if isinstance(photo, Failure)]
     columns = [pa.array([number]), pa.array([pixels], pa.large_binary())]
-    columns += [pa.array([json.dumps(words)]) for words in (stored, failures)]
-    return pa.table(dict(zip(("shard", "pixels", "stored", "failures"), columns, strict=True)))
+    columns += [pa.array([json.dumps(words)]) for words in (stored, failures, asdict(measured))]
+    return pa.table(dict(zip(("shard", "pixels", "stored", "failures", "measured"), columns, strict=True)))
 
 
 def unpack(row: pa.Table, height: int, width: int) -> Generator[Photo | Failure]:
@@ -113,7 +115,9 @@ class DecodeShards:
         for number in batch["shard"].to_pylist():
             with Pulse(self.board, "decode") as pulse:
                 keys = read_keys(output, self.run, number)
-                yield pack(number, list(_told(photos(fetching, keys), keys, number, pulse)))
+                clock = Clock()
+                shown = list(_told(photos(fetching, keys, clock), keys, number, pulse))
+                yield pack(number, shown, clock.stop())
 
 
 class WorkShards:
@@ -140,7 +144,8 @@ class WorkShards:
         with self.at_work:
             return rows_of([self._work(number, batch) for number in batch["shard"].to_pylist()])
 
-    def _work(self, number: int, batch: pa.Table) -> Counter[str]:
+    def _work(self, number: int, batch: pa.Table) -> tuple[Counter[str], Measured]:
+        clock = self.work.clock = Clock()
         with Pulse(self.board, self.run.verb) as pulse:
             keys = read_keys(self.output, self.run, number)
             rows = self._journal(number)
@@ -154,11 +159,13 @@ class WorkShards:
             with closing(pictures), closing(self.work.answers(keys, pictures, pulse)) as answers:
                 rows = pa.concat_tables([rows, self._rows(number, rows, keys, answers)])
             pulse(f"writes the rows of shard {number}")
+            started = time.monotonic()
             write_table(self.output, self.run.part(number), rows)
-        counts = Counter(f"failures_{stage}" for stage in rows["stage"].to_pylist() if stage)
-        failures = counts.total()
-        counts.update(results=len(rows) - failures, failures=failures)
-        return counts
+            clock.wrote(time.monotonic() - started, 0)
+        measured = clock.stop()
+        if "measured" in batch.column_names:
+            measured.add(Measured(**json.loads(batch["measured"][0].as_py())))
+        return counts_of(rows), measured.with_failures(rows)
 
     def _journal(self, number: int) -> pa.Table:
         """The first rows of a shard, if it was begun before."""
@@ -222,6 +229,14 @@ class WorkShards:
         if any(unwritten):
             columns[IMAGE] = pa.array(unwritten, pa.binary())
         return pa.table(columns)
+
+
+def counts_of(rows: pa.Table) -> Counter[str]:
+    """How many of them are results, and failures, and these by stage."""
+    counts = Counter(f"failures_{stage}" for stage in rows["stage"].to_pylist() if stage)
+    failures = counts.total()
+    counts.update(results=len(rows) - failures, failures=failures)
+    return counts
 
 
 def refuse_if_storage_is_at_fault(outcomes: list[Answer], of: int) -> bool:

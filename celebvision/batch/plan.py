@@ -8,12 +8,10 @@ from collections.abc import Iterable
 from contextlib import closing
 from itertools import cycle
 from operator import attrgetter
-from pathlib import Path
 from statistics import fmean
 from typing import Any, cast
 
 import ray
-import yaml
 
 from celebvision import registry
 from celebvision.batch.draw import Drawing
@@ -23,6 +21,7 @@ from celebvision.batch.pipeline import WorkShards, refuse_if_storage_is_at_fault
 from celebvision.batch.record import Run, find_runs
 from celebvision.batch.run import DECODE_CPUS, Spread, done_with, loaded, new_run, words_of
 from celebvision.config import VGG, ClassifySettings, PlanSettings, StylizeSettings
+from celebvision.cost import usd_per_hour
 from celebvision.job import JobFailed, Outcome, age_s, console
 from celebvision.ray_session import Board, clear_errors
 from celebvision.registry import ModelVersion
@@ -33,7 +32,6 @@ MEASURE_S = 8.0  # of steady work, after a pass that warms up
 FEW_STEPS, MORE_STEPS = 8, 24  # of an optimisation, that its cost is measured on
 PART_BATCHES = 4  # of the sample are measured at a time
 STAGES = ("fetch", "decode", "infer")
-PRICES = Path(__file__).parents[2] / "configs" / "prices.yaml"
 
 
 def plan(settings: PlanSettings) -> Outcome:
@@ -42,7 +40,7 @@ def plan(settings: PlanSettings) -> Outcome:
     Raises:
         JobFailed: nothing to do, an unknown node type, or words that the model's verb does not know.
     """
-    price = _price(settings)
+    price = usd_per_hour(settings)
     output = open_store(settings.output)
     job = _job(settings)
     model, weights = loaded(job, job.model)
@@ -88,7 +86,7 @@ def plan(settings: PlanSettings) -> Outcome:
         "seconds": round(total_s, 1),
     }
     if price is not None:
-        summary["usd"] = round(price * total_s / 3600, 4)
+        summary["usd"] = round(price * settings.nodes * total_s / 3600, 4)
     return Outcome(summary)
 
 
@@ -214,27 +212,3 @@ def _sampled(stats: Iterable[Stat], size: int) -> tuple[list[Key], int, int]:
             sample[place] = stat
     sample.sort(key=attrgetter("key"))
     return [Key.of(stat) for stat in sample], keys, total
-
-
-def _price(settings: PlanSettings) -> float | None:
-    """US dollars an hour of all nodes together."""
-    if settings.node_type is None:
-        return None
-    prices: dict[str, Any] = {}
-    for path in (PRICES, settings.prices):
-        if path is not None and (path is settings.prices or path.exists()):
-            prices |= _prices(path)
-    if settings.node_type not in prices:
-        known = ", ".join(sorted(prices)) or "none"
-        raise JobFailed(f"node_type: {settings.node_type} has no price; known are: {known}; give yours by --prices")
-    return float(prices[settings.node_type]) * settings.nodes
-
-
-def _prices(path: Path) -> dict[str, Any]:
-    try:
-        prices = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise JobFailed(f"prices: {path} cannot be read: {error}") from None
-    if not isinstance(prices, dict) or not all(isinstance(price, int | float) for price in prices.values()):
-        raise JobFailed(f"prices: {path} should hold lines such as g5.xlarge: 1.006")
-    return prices

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
+from celebvision.batch.clock import Measured
 from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
 
@@ -46,6 +47,8 @@ class Run:
     code_version: str
     inventory: dict[str, int] = field(default_factory=dict)  # shards, keys, bytes; empty until it is whole
     counts: dict[str, int] = field(default_factory=dict)  # results, uncertain ones, failures, and those by stage
+    reasons: dict[str, int] = field(default_factory=dict)  # failures by stage and error, a blank between; once done
+    figures: dict[str, float] = field(default_factory=dict)  # what the job told of itself, as Prometheus names it
     losses: dict[str, dict[str, float]] = field(default_factory=dict)  # of vgg: quantiles of each
     distributions: dict[str, dict[str, int]] = field(default_factory=dict)  # of classify: rows in each bin, once done
     drift: dict[str, Any] = field(default_factory=dict)  # of classify: run_id of the baseline, and psi by distribution
@@ -129,11 +132,13 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def rows_of(counts: list[Counter[str]]) -> pa.Table:
-    """What a worker gives back: one row a unit of work, with the counts as `numbers_of` reads them."""
-    return pa.table({"counts": [json.dumps(count) for count in counts]})
+def rows_of(done: list[tuple[Counter[str], Measured]]) -> pa.Table:
+    """What a worker gives back: one row a shard, with the counts and what was measured, as `numbers_of` reads them."""
+    counts, measured = zip(*done, strict=True)
+    columns = {"counts": counts, "measured": [asdict(one) for one in measured]}
+    return pa.table({name: [json.dumps(one) for one in column] for name, column in columns.items()})
 
 
-def numbers_of(row: dict[str, Any]) -> Counter[str]:
-    """A row's counts."""
-    return Counter(json.loads(row["counts"]))
+def numbers_of(row: dict[str, Any]) -> tuple[Counter[str], Measured]:
+    """A row's counts, and what was measured."""
+    return Counter(json.loads(row["counts"])), Measured(**json.loads(row["measured"]))

@@ -13,17 +13,19 @@ import ray
 from ray.data import ActorPoolStrategy
 from torch import Tensor
 
-from celebvision import capacity, metrics, registry, styling
+from celebvision import capacity, registry, styling
 from celebvision.batch import drift
 from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.pipeline import DecodeShards, WorkShards
 from celebvision.batch.record import IMAGES, LEASE, Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
+from celebvision.batch.tell import Teller
 from celebvision.batch.watch import watch
 from celebvision.config import STYLE_WORDS, BatchSettings, ClassifySettings, StylizeSettings
 from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
 from celebvision.lease import lease
+from celebvision.metrics import Figures, telling
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import Board, clear_errors, root_cause
 from celebvision.registry import ModelVersion
@@ -87,20 +89,36 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
     if settings.retry and not earlier:
         raise JobFailed(f"retry: no run of {model.name}@{model.version} with these words is done in {settings.output}")
     run = run or new_run(settings, model, words)
-    if run.state == "listing" and not _list(settings, output, run, earlier):
+    with telling(settings, Figures(run.verb, model.name, output.uri)) as told:
+        return _outcome(settings, _worked(settings, output, run, model, weights, earlier, check, Teller(told)))
+
+
+def _worked(
+    settings: BatchSettings,
+    output: Store,
+    run: Run,
+    model: ModelVersion,
+    weights: dict[str, Tensor],
+    earlier: list[Run],
+    check: Callable[[], None],
+    teller: Teller,
+) -> Run:
+    """The run, done; or the last one before it where there is nothing to do."""
+    if run.state == "listing" and not _list(settings, output, run, earlier, teller):
         delete_parts(output, earlier[-1])
         nothing = "no failure to retry" if settings.retry else "nothing new in the input since the last run"
         console.print(nothing, markup=False)
-        return _outcome(settings, earlier[-1])
-    with _recorded(run, output) as write:
+        teller.stands(earlier[-1])
+        return earlier[-1]
+    with _recorded(run, output, teller) as write:
 
         def save() -> None:
             check()
             write()
 
-        _work(settings, output, run, model, weights, save)
+        _work(settings, output, run, model, weights, save, teller)
         check()
-        run.counts, run.distributions = finish(output, run)
+        run.counts, run.reasons, run.distributions = finish(output, run)
         if isinstance(settings, StylizeSettings):
             put_sheet(settings, output, run)
             run.losses = put_losses(output, run)
@@ -108,9 +126,7 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
         check()
         run.state = "done"
     delete_parts(output, run)
-    if run.drift and isinstance(settings, ClassifySettings) and settings.pushgateway:
-        metrics.push_drift(settings.pushgateway, run.drift["psi"], output=output.uri, model=model.name)
-    return _outcome(settings, run)
+    return run
 
 
 def words_of(settings: BatchSettings) -> str:
@@ -214,14 +230,14 @@ def new_run(settings: BatchSettings, model: ModelVersion, words: str) -> Run:
     )
 
 
-def _list(settings: BatchSettings, output: Store, run: Run, earlier: list[Run]) -> bool:
+def _list(settings: BatchSettings, output: Store, run: Run, earlier: list[Run], teller: Teller) -> bool:
     """Write the inventory, anew if it was cut off. False if there is nothing to do; then nothing is left of the run.
 
     Raises:
         JobFailed: the input holds no picture at all.
     """
     run.config = settings.model_dump(mode="json")
-    with _recorded(run, output):
+    with _recorded(run, output, teller):
         counts = write_inventory(settings, output, run, earlier)
         listed = counts.pop("listed")
         if counts["keys"]:
@@ -235,12 +251,14 @@ def _list(settings: BatchSettings, output: Store, run: Run, earlier: list[Run]) 
 
 
 @contextmanager
-def _recorded(run: Run, output: Store) -> Iterator[Callable[[], None]]:
+def _recorded(run: Run, output: Store, teller: Teller) -> Iterator[Callable[[], None]]:
     """Whatever happens, `run.json` tells it: how the state stands and how long it took. Gives what writes it."""
     started, before = time.monotonic(), run.seconds
 
     def save() -> None:
         run.seconds = before + time.monotonic() - started
+        teller.stands(run)
+        run.figures = teller.figures.numbers()
         run.save(output)
 
     run.state, run.error = "listing" if run.state == "listing" else "running", ""
@@ -264,6 +282,7 @@ def _work(
     model: ModelVersion,
     weights: dict[str, Tensor],
     save: Callable[[], None],
+    teller: Teller,
 ) -> None:
     """Have every shard worked on that has no rows yet."""
     finished = finished_shards(output, run)
@@ -276,8 +295,10 @@ def _work(
     shown, saved = 0.0, time.monotonic()
 
     def count(row: dict[str, Any]) -> None:
-        counts.update(numbers_of(row) + Counter(shards=1))
+        of_shard, measured = numbers_of(row)
+        counts.update(of_shard + Counter(shards=1))
         run.counts = dict(counts)
+        teller.shard(of_shard, measured, run.inventory["shards"] - counts["shards"])
         tell(0.0)
 
     def tell(done: float) -> None:
@@ -285,8 +306,10 @@ def _work(
         # The board is ahead of the rows, and counts twice what a lost worker had done.
         shown = max(shown, counts["results"] + counts["failures"], min(done, keys_left - 1))
         show(shown, f"{counts['failures']} failed")
+        teller.told.done(shown, keys_left)
         if time.monotonic() - saved > SAVE_INTERVAL_S:
             saved = time.monotonic()
+            teller.workers(board.workers())
             save()
 
     with clear_errors(), progress(run.verb, keys_left, "images") as show, Board() as board:

@@ -31,12 +31,12 @@ def finished_shards(output: Store, run: Run) -> set[int]:
     return {int(key.rpartition("-")[2].removesuffix(".parquet")) for key in parts}
 
 
-def finish(output: Store, run: Run) -> tuple[dict[str, int], Distributions]:
+def finish(output: Store, run: Run) -> tuple[dict[str, int], dict[str, int], Distributions]:
     """Verify every part against its shard and write results and failures, sorted by key.
 
     Returns:
         Counts of `results`, `failures` and failures by stage, and where labels may be uncertain `results_uncertain`,
-        the results with such a label; and of `classify` how its rows are spread.
+        the results with such a label; failures by stage and error; and of `classify` how its rows are spread.
 
     Raises:
         JobFailed: a key is missing, doubled or not of the inventory; the parts stay for a look at them.
@@ -52,11 +52,12 @@ def finish(output: Store, run: Run) -> tuple[dict[str, int], Distributions]:
         with clear_errors():
             answers = dataset.map_batches(merge, batch_size=1, num_cpus=MERGE_CPUS).iter_rows()
             merged = [tuple(json.loads(row["merged"])) for row in answers]
-    counts = sum((Counter[str](of_span) for of_span, _ in merged), Counter[str]())
+    counts, reasons = (sum((Counter[str](one[at]) for one in merged), Counter[str]()) for at in (0, 1))
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
         raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
     uncertain = {} if run.config.get("uncertain_below") is None else {"results_uncertain": 0}
-    return {"results": 0, "failures": 0} | uncertain | counts, summed(spread for _, spread in merged)
+    spread = summed(distributions for *_, distributions in merged)
+    return {"results": 0, "failures": 0} | uncertain | counts, dict(reasons), spread
 
 
 def delete_parts(output: Store, run: Run) -> None:
@@ -78,7 +79,7 @@ class _Merge:
         merged = [self.span(*map(int, span)) for span in zip(*batch.values(), strict=True)]
         return pa.table({"merged": [json.dumps(of_span) for of_span in merged]})
 
-    def span(self, file: int, first: int, last: int) -> tuple[dict[str, int], Distributions]:
+    def span(self, file: int, first: int, last: int) -> tuple[dict[str, int], dict[str, int], Distributions]:
         store = open_store(self.output)
         parts = [self._verified(store, number) for number in range(first, last)]
         # Parts that an earlier version left have fewer columns.
@@ -91,7 +92,8 @@ class _Merge:
                 write_table(store, key, table)
         counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
         counts.update(results=len(results), failures=len(failures), results_uncertain=_uncertain(results))
-        return +counts, distributions_of(rows) if self.run.verb == "classify" else {}
+        reasons = Counter(map(" ".join, zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)))
+        return +counts, reasons, distributions_of(rows) if self.run.verb == "classify" else {}
 
     def _verified(self, store: Store, number: int) -> pa.Table:
         try:

@@ -13,6 +13,7 @@ from celebvision.config.settings import MIB, PICTURES, URI, Crop, Part, Settings
 from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
 from celebvision.config.submit import JOBS, SubmitSettings
 from celebvision.config.train import Augment, CycleGANSettings, Phase, PromoteSettings, TrainSettings
+from celebvision.config.watched import WATCHED, WatchedSettings
 
 __all__ = [
     "JOBS",
@@ -21,6 +22,7 @@ __all__ = [
     "STYLE_WORDS",
     "URI",
     "VGG",
+    "WATCHED",
     "Arch",
     "Augment",
     "BatchSettings",
@@ -44,6 +46,7 @@ __all__ = [
     "StylizeSettings",
     "SubmitSettings",
     "TrainSettings",
+    "WatchedSettings",
     "WordsError",
     "parse",
 ]

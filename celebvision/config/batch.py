@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import AwareDatetime, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import CliVariadicArg
 
-from celebvision.config.settings import MIB, PICTURES, URI, Settings, WebAddress
+from celebvision.config.settings import MIB, PICTURES, URI, Settings
 from celebvision.config.style import VGG, StyleWords
+from celebvision.config.watched import WatchedSettings
 
 
-class BatchSettings(Settings):
+class BatchSettings(WatchedSettings):
     """What all jobs over a bucket have in common."""
 
     input: URI = Field(description="bucket of photos, or Parquet shards with an image column")
@@ -60,9 +60,6 @@ class ClassifySettings(BatchSettings):
     uncertain_below: float | None = Field(
         None, ge=0.5, le=1, description="label what is less probable than this `uncertain`; none: nothing"
     )
-    pushgateway: WebAddress | None = Field(
-        None, description="http://HOST:PORT of a Prometheus Pushgateway, which keeps the drift when the job is gone"
-    )
     split_stages: bool | None = Field(
         None, description="fetch and decode in workers of their own, on any node; none: where there are GPUs to feed"
     )
@@ -94,9 +91,7 @@ class PlanSettings(ClassifySettings, StylizeSettings):
     """
 
     sample: int = Field(200, ge=1, le=100_000, description="pictures that the forecast is measured on")
-    node_type: str | None = Field(None, description="of the price table; none: no cost")
     nodes: int = Field(1, ge=1, description="of that type; the time is this cluster's")
-    prices: Path | None = Field(None, description="YAML, dollars an hour by node type; wins over configs/prices.yaml")
 
 
 class RunsSettings(Settings):

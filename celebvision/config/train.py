@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from celebvision.config.settings import URI, Crop, Part, Settings
 from celebvision.config.style import Arch, PerceptualSettings
+from celebvision.config.watched import WatchedSettings
 
 # Settings of a training that not every architecture has a use for.
 OF_CLASSIFIERS = {"targets", "weights", "initial", "schedule", "warmup", "weight_decay", "label_smoothing", "augment"}
@@ -62,7 +63,7 @@ class CycleGANSettings(Part):
     grid: int = Field(8, ge=1, description="pictures of each side that an epoch shows")
 
 
-class TrainSettings(Settings):
+class TrainSettings(WatchedSettings):
     """Train a network data-parallel from shards and publish it to the registry."""
 
     data: URI = Field(description="shards that `ingest` wrote")

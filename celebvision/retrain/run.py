@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,6 +15,7 @@ from celebvision.celeba.schema import ATTRIBUTES
 from celebvision.config import RetrainSettings
 from celebvision.job import JobFailed, Outcome, code_version
 from celebvision.lease import lease
+from celebvision.metrics import Figures, names, telling
 from celebvision.registry import ModelVersion
 from celebvision.retrain.decision import NEWEST, SPLIT, compared, decide
 from celebvision.retrain.due import due, going_on, title
@@ -34,8 +36,12 @@ def retrain(settings: RetrainSettings) -> Outcome:
     store = open_store(join(settings.registry, RECORDS, settings.model_name))
     if settings.dry_run:
         return Outcome(_forecast(settings, store))
-    with lease(store, LEASE) as check:
-        return _retrain_alone(settings, store, check)
+    figures = Figures("retrain", settings.model_name, settings.registry)
+    with lease(store, LEASE) as check, telling(settings, figures):
+        outcome = _retrain_alone(settings, store, check)
+        figures.set_one(names.DECISION, outcome.summary["decision"])
+        figures.set(names.RETRAINED, time.time())
+        return outcome
 
 
 def _retrain_alone(settings: RetrainSettings, store: Store, check: Callable[[], None]) -> Outcome:

@@ -6,6 +6,7 @@ The standard AWS variables (`AWS_ENDPOINT_URL`, credentials, region, profile) ar
 import re
 
 from celebvision.storage.arrow import arrow_filesystem
+from celebvision.storage.client import retries
 from celebvision.storage.local import LocalStore
 from celebvision.storage.parquet import read_table, write_table
 from celebvision.storage.s3 import S3Store
@@ -38,6 +39,7 @@ __all__ = [
     "open_bucket",
     "open_store",
     "read_table",
+    "retries",
     "write_table",
 ]
 

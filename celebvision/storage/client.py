@@ -6,6 +6,7 @@ import random
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -93,6 +94,16 @@ def _translate(error: BaseException, uri: str) -> StorageError:
     return StorageError(f"{uri}: the AWS settings or the request are not right: {error}")
 
 
+_retries: Counter[str] = Counter()
+_retries_lock = threading.Lock()
+
+
+def retries() -> Counter[str]:
+    """How often this process has sent a request again so far, by the name of the error: Throttled, Unreachable, …"""
+    with _retries_lock:
+        return _retries.copy()
+
+
 def retried(uri: str, call: Callable[[], T]) -> T:
     """What `call` returns; called again, whole, after what passes by itself, with full jitter so that workers part."""
     for attempt in range(1, ATTEMPTS + 1):
@@ -102,6 +113,8 @@ def retried(uri: str, call: Callable[[], T]) -> T:
             failure = _translate(error, uri)
             if attempt == ATTEMPTS or not isinstance(failure, Throttled | Unreachable | _Undecided):
                 raise failure from error
+        with _retries_lock:
+            _retries[Conflict.__name__ if isinstance(failure, Conflict) else type(failure).__name__] += 1
         log.log(logging.INFO if attempt < 3 else logging.WARNING, "attempt %d of %d: %s", attempt, ATTEMPTS, failure)
         time.sleep(random.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2 ** (attempt - 1))))  # noqa: S311 - no secret
     raise AssertionError("ATTEMPTS is at least 1")

@@ -31,6 +31,7 @@ from celebvision.config import TrainSettings
 from celebvision.job import JobFailed
 from celebvision.ray_session import Board
 from celebvision.storage import NotFound, open_store
+from celebvision.training.tell import after_checkpoint, after_epoch, in_epoch
 
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 HISTORY = "history.parquet"
@@ -122,9 +123,14 @@ def train_epochs(task: Task, work: Work, device: torch.device) -> bool:
             metrics["workers"] = world
             if record:
                 record.add(metrics, task.pictures())
-                for words in task.warnings():
+                warnings = task.warnings()
+                for words in warnings:
                     work.board.warn(f"epoch {epoch + 1}: {words}")
+                work.board.tell(after_epoch(metrics, figures, len(warnings)))
+            started = time.monotonic()
             _save(task, standing, metrics, rank)
+            if rank == 0:
+                work.board.tell(after_checkpoint(time.monotonic() - started))
     return True
 
 
@@ -180,7 +186,7 @@ class _Teller:
 
     def __init__(self, board: Board, epoch: int, task: Task, steps: int, world: int, feed: _Feed) -> None:
         self.board, self.epoch, self.epochs, self.steps = board, epoch, task.epochs, steps
-        self.images_a_step = feed.batch_size * world
+        self.images_a_step, self.world = feed.batch_size * world, world
         self.told = 0.0
         self.tells = ray.train.get_context().get_world_rank() == 0
 
@@ -188,10 +194,12 @@ class _Teller:
         if not self.tells or (time.monotonic() - self.told < BOARD_INTERVAL_S and step < self.steps):
             return
         self.told = time.monotonic()
-        losses = " ".join(f"{name} {float(total) / step:.4f}" for name, total in sums.items())
+        means = {name: float(total) / step for name, total in sums.items()}
+        losses = " ".join(f"{name} {mean:.4f}" for name, mean in means.items())
         done = (self.epoch * self.steps + step) * self.images_a_step
         words = f"epoch {self.epoch + 1}/{self.epochs} {losses}"
         self.board.set(done, words, self.epochs * self.steps * self.images_a_step)
+        self.board.tell(in_epoch(self.epoch, self.epochs, step, self.world, means))
 
 
 def _restore(task: Task) -> _Standing:

@@ -16,8 +16,9 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from celebvision import capacity, registry
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
-from celebvision.config import TrainSettings
+from celebvision.config import WATCHED, TrainSettings
 from celebvision.job import JobFailed, Outcome, digest
+from celebvision.metrics import Figures, telling
 from celebvision.ray_session import board, clear_errors
 from celebvision.storage import NotFound, arrow_filesystem, join, open_store
 from celebvision.training.classifier_recipe import ClassifierRecipe
@@ -25,6 +26,7 @@ from celebvision.training.cyclegan_recipe import CycleGANRecipe
 from celebvision.training.loop import SCORE, WEIGHTS, Work, train_epochs
 from celebvision.training.recipe import Recipe
 from celebvision.training.style_recipe import StyleRecipe
+from celebvision.training.tell import Teller
 
 RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {
     "cnn": ClassifierRecipe,
@@ -63,7 +65,8 @@ def train_on(settings: TrainSettings, data: DataSet) -> Outcome:
         published = json.loads(open_store(run).get(PUBLISHED))
     except NotFound:
         recipe.prepare()
-        weights, metrics = _fit(settings, data, rows, recipe, run)
+        with telling(settings, Figures("train", settings.model_name, settings.registry)) as told:
+            weights, metrics = _fit(settings, data, rows, recipe, run, Teller(told))
         published = {"models": recipe.publish(weights, metrics), **metrics}
         open_store(run).put(PUBLISHED, json.dumps(published).encode())
     models = published.pop("models")
@@ -81,7 +84,7 @@ def _recipe(settings: TrainSettings, data: DataSet) -> Recipe:
 
 def _run_name(settings: TrainSettings, recipe: Recipe) -> str:
     """The same words on the same data continue the same run."""
-    how = {"output", "summary_as_json", "max_worker_failures", "min_workers", "promote"}
+    how = {"output", "summary_as_json", "max_worker_failures", "min_workers", "promote", *WATCHED}
     words = settings.model_dump(mode="json", exclude=how)
     return f"{settings.model_name}-{digest({**words, 'data_digest': recipe.data_digest})}"
 
@@ -99,13 +102,13 @@ class _Split(DataConfig):
 
 
 def _fit(
-    settings: TrainSettings, data: DataSet, rows: int, recipe: Recipe, run: str
+    settings: TrainSettings, data: DataSet, rows: int, recipe: Recipe, run: str, teller: Teller
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Weights and figures of the best epoch."""
     filesystem, path = arrow_filesystem(settings.runs)
     if settings.min_workers is not None:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACE_S))
-    with clear_errors(), board(f"train {settings.model_name}", None, "images") as told:
+    with clear_errors(), board(f"train {settings.model_name}", None, "images", teller) as told:
         trainer = TorchTrainer(
             _work,
             train_loop_config={"work": Work(settings, run, rows, told), "recipe": recipe},

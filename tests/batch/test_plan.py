@@ -1,7 +1,6 @@
 """`plan` says what a run would do, and leaves no trace."""
 
 import json
-from pathlib import Path
 
 import pytest
 from labelling import House, command, everything, fill
@@ -46,24 +45,6 @@ def test_a_plan_counts_what_is_left_to_do(settings: PlanSettings, faces: list[by
     fill(settings.input, {"new.jpg": faces[0]})
     status, stdout, _ = command(["plan", *words, "--json"])
     assert (status, json.loads(stdout)["keys"]) == (0, 1)
-
-
-def test_your_own_prices_win(settings: PlanSettings, tmp_path: Path) -> None:
-    (tmp_path / "prices.yaml").write_text("g5.xlarge: 0.5\nours: 2\n")
-    mine = settings.model_copy(update={"prices": tmp_path / "prices.yaml", "nodes": 2})
-    for node_type, usd in (("g5.xlarge", 1.0), ("ours", 4.0), ("g4dn.xlarge", 1.052)):
-        assert planning._price(mine.model_copy(update={"node_type": node_type})) == pytest.approx(usd)
-    with pytest.raises(JobFailed, match=r"g9.huge has no price; known are: .*ours"):
-        planning._price(mine.model_copy(update={"node_type": "g9.huge"}))
-
-
-@pytest.mark.parametrize("content", [None, "- g5.xlarge", "g5.xlarge: dear", "a: ["])
-def test_prices_that_are_none_are_refused(settings: PlanSettings, tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "prices.yaml"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(JobFailed, match=r"prices: .*prices.yaml"):
-        planning._price(settings.model_copy(update={"prices": path, "node_type": "g5.xlarge"}))
 
 
 def test_every_key_is_as_likely_to_be_in_the_sample() -> None:

@@ -69,8 +69,9 @@ def test_every_row_goes_to_results_or_failures_in_order(
     output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink, "PARTS_A_FILE", 2)
-    counts, distributions = finish(output, a_run)
+    counts, reasons, distributions = finish(output, a_run)
     assert counts == {"results": 4, "failures": 2, "failures_decode": 2}
+    assert reasons == {"decode decode": 2}
     assert distributions == {"failures": {"decode decode": 2, "none": 4}}
     assert keys_in(output, "results/") == ["a", "c", "d", "e"]
     assert keys_in(output, "failures/") == ["b", "f"]
@@ -78,7 +79,7 @@ def test_every_row_goes_to_results_or_failures_in_order(
     assert results.schema.names == ["key", "etag", "label", "probability", "model", "model_version", "run_id"]
     assert failures.schema.names[:5] == ["key", "etag", "stage", "error", "message"]
     assert [stat.key for stat in output.list("results/")] == [a_run.results(0)]  # its second file would be empty
-    assert finish(output, a_run) == (counts, distributions)  # as after a kill: the same again
+    assert finish(output, a_run) == (counts, reasons, distributions)  # as after a kill: the same again
     assert keys_in(output, "results/") == ["a", "c", "d", "e"]
 
 
@@ -98,7 +99,7 @@ def test_how_the_rows_are_spread_is_told_and_an_older_version_may_have_written_s
     }
     for parts_a_file in (200, 1):  # here, and by workers
         monkeypatch.setattr(sink, "PARTS_A_FILE", parts_a_file)
-        counts, distributions = finish(output, a_run)
+        counts, _, distributions = finish(output, a_run)
         assert counts == {"results": 4, "results_uncertain": 1, "failures": 2, "failures_decode": 2}
         assert distributions == expected
     results = [row for stat in output.list("results/") for row in read_table(output, stat.key).to_pylist()]

@@ -61,9 +61,8 @@ def test_prometheus_shows_the_shift_of_a_job_that_is_gone(
         time.sleep(0.2)
     shown = {one["metric"]["distribution"]: float(one["value"][1]) for one in found}
     assert shown == pytest.approx(kept)
-    assert {(one["metric"]["job"], one["metric"]["model"], one["metric"]["output"]) for one in found} == {
-        ("celebvision", "cnn", str(labels))
-    }
+    job = {(one["metric"]["job"], *(one["metric"][label] for label in ("verb", "model", "output"))) for one in found}
+    assert job == {("celebvision", "classify", "cnn", str(labels))}
 
 
 def test_a_gateway_that_is_gone_costs_a_job_nothing_but_a_line(tmp_path: Path, test_data: Path) -> None:
@@ -73,5 +72,5 @@ def test_a_gateway_that_is_gone_costs_a_job_nothing_but_a_line(tmp_path: Path, t
     for face in faces:
         fill(str(photos), {face.name: face.read_bytes()})
         told = classify(photos, labels, models, "--pushgateway", "http://127.0.0.1:9")
-    assert "pushgateway: http://127.0.0.1:9 did not take the drift, which run.json keeps: " in told
+    assert "pushgateway: http://127.0.0.1:9 did not take the job's figures: " in told
     assert record(str(labels))["state"] == "done"

@@ -1,0 +1,27 @@
+"""Settings of how a job is watched: they change nothing of what it does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import AwareDatetime, Field
+
+from celebvision.config.settings import Settings, WebAddress
+
+
+class WatchedSettings(Settings):
+    """Where a job's figures go, and what they are held against."""
+
+    pushgateway: WebAddress | None = Field(
+        None, description="http://HOST:PORT of a Prometheus Pushgateway, which keeps the figures when the job is gone"
+    )
+    deadline: AwareDatetime | None = Field(
+        None, description="when it is to be done, for an alert if it won't: 2026-01-31T07:00:00Z; none: any time"
+    )
+    node_type: str | None = Field(
+        None, description="of the price table: what the nodes are that work, for the cost; none: no cost"
+    )
+    prices: Path | None = Field(None, description="YAML, dollars an hour by node type; wins over configs/prices.yaml")
+
+
+WATCHED = set(WatchedSettings.model_fields) - set(Settings.model_fields)

@@ -1,0 +1,58 @@
+"""The rows of shards as figures of their job."""
+
+from collections import Counter
+
+from celebvision.batch.clock import Measured
+from celebvision.batch.record import Run, new_run_id, now
+from celebvision.batch.tell import Teller
+from celebvision.config import WatchedSettings
+from celebvision.metrics import Figures, Telling, names
+
+MODEL = {"name": "cnn", "version": "1", "weights_sha256": ""}
+
+
+def teller() -> Teller:
+    return Teller(Telling(WatchedSettings(), Figures("classify", "cnn", "s3://bucket/labels")))
+
+
+def images(told: Teller) -> dict[tuple[str, str], float]:
+    found = [one for one in told.figures.samples() if one.metric is names.IMAGES]
+    return {(one.labels["stage"], one.labels["outcome"]): one.value for one in found}  # type: ignore[misc]
+
+
+def test_a_key_passes_the_stages_before_the_one_it_fails_in() -> None:
+    told = teller()
+    counts = Counter(results=5, failures=5, failures_fetch=1, failures_decode=3, failures_write=1)
+    failures = {"fetch NotFound": 1, "decode UndecodableImage": 2, "decode NeverHeardOf": 1, "write Denied": 1}
+    told.shard(counts, Measured({"infer": [0.1]}, places=8, pictures=6, wall_s=0.4, failures=failures), left=7)
+    assert images(told) == {
+        ("fetch", "ok"): 9,
+        ("fetch", "failed"): 1,
+        ("decode", "ok"): 6,
+        ("decode", "failed"): 3,
+        ("infer", "ok"): 6,
+        ("infer", "failed"): 0,
+        ("write", "ok"): 5,
+        ("write", "failed"): 1,
+    }
+    value = told.figures.value
+    assert value(names.FAILURES, stage="decode", reason="other") == 1
+    assert value(names.FAILURES, stage="decode", reason="UndecodableImage") == 2
+    assert (value(names.FILL), value(names.BUSY), value(names.QUEUE)) == (0.75, 0.25, 7)
+
+
+def test_in_the_end_the_figures_are_the_whole_runs_whoever_did_its_shards() -> None:
+    told = teller()
+    told.shard({"results": 10}, Measured(), left=1)
+    run = Run(new_run_id("x"), "classify", "running", now(), {}, MODEL, "1", {"shards": 3, "keys": 25})
+    told.stands(run)
+    assert images(told)["write", "ok"] == 10
+    run.state = "done"
+    run.counts = {"results": 22, "failures": 3, "failures_decode": 3}
+    run.reasons = {"decode UndecodableImage": 3}
+    for _ in range(2):  # said twice, it is the same
+        told.stands(run)
+        assert images(told)["write", "ok"] == 22
+        assert images(told)["decode", "failed"] == 3
+        assert told.figures.value(names.FAILURES, stage="decode", reason="UndecodableImage") == 3
+        assert told.figures.value(names.INVENTORY) == 25
