@@ -24,6 +24,7 @@ from celebvision.storage import (
     Unreachable,
     client,
     open_store,
+    retries,
 )
 
 
@@ -115,6 +116,15 @@ def test_what_passes_by_itself_is_asked_again(faulty: FaultyS3, fault: Answer) -
     faulty.answers = [fault, fault, Answer(body=b"whole")]
     assert open_store(FAR).get("key") == b"whole"
     assert len(faulty.requests) == 3
+
+
+def test_what_was_sent_again_is_counted_by_its_reason(faulty: FaultyS3) -> None:
+    before, slower = retries(), Answer(503, "SlowDown")
+    faulty.answers = [slower, Answer(500, "InternalError"), slower, Answer(body=b"whole")]
+    open_store(FAR).get("key")
+    faulty.answers = [Answer(409, "ConditionalRequestConflict"), Answer()]
+    open_store(FAR).create("key", b"ours")
+    assert retries() - before == {"Throttled": 2, "Unreachable": 1, "Conflict": 1}
 
 
 def test_a_body_cut_short_is_fetched_again(faulty: FaultyS3, tmp_path: Path) -> None:
