@@ -6,6 +6,7 @@ import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from heapq import heappush, heapreplace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -13,6 +14,7 @@ import pyarrow.compute as pc
 from celebvision import storage
 
 STAGES = ("fetch", "decode", "infer", "write")
+SLOWEST = 5  # keys of a shard that are named
 
 
 @dataclass
@@ -29,6 +31,7 @@ class Measured:
     retries: dict[str, int] = field(default_factory=dict)  # of requests to storage, by error
     failures: dict[str, int] = field(default_factory=dict)  # by stage and error, a blank between
     examples: dict[str, tuple[str, str]] = field(default_factory=dict)  # of each of these: a key, and the message
+    slowest: list[tuple[float, str]] = field(default_factory=list)  # seconds until it was decoded, and key; a heap
 
     def add(self, before: Measured) -> None:
         """What another worker measured of the same shard before; the pictures in batches are this one's."""
@@ -36,6 +39,7 @@ class Measured:
             self.seconds[stage] = seconds + self.seconds.get(stage, [])
         self.read_bytes += before.read_bytes
         self.retries = dict(Counter(self.retries) + Counter(before.retries))
+        self.slowest = before.slowest
 
     def with_failures(self, rows: pa.Table) -> Measured:
         """The same, knowing why rows of a part are no results."""
@@ -57,6 +61,17 @@ class Clock:
         self._lapped = dict(self.seconds)
         self._began, self._retries = time.monotonic(), storage.retries()
         self._lock = threading.Lock()
+
+    def picture(self, key: str, fetch_s: float, decode_s: float, size: int) -> None:
+        """A picture of so many bytes was waited for and decoded."""
+        self.seconds["fetch"] += fetch_s
+        self.seconds["decode"] += decode_s
+        self.measured.read_bytes += size
+        slowest = self.measured.slowest
+        if len(slowest) < SLOWEST:
+            heappush(slowest, (fetch_s + decode_s, key))
+        elif fetch_s + decode_s > slowest[0][0]:
+            heapreplace(slowest, (fetch_s + decode_s, key))
 
     def wrote(self, seconds: float, size: int) -> None:
         """A picture of so many bytes was encoded and put, by any thread."""

@@ -85,23 +85,22 @@ class Fetcher:
 
     def each(self, keys: list[Key], decode: Callable[[bytes], Decoded], clock: Clock) -> Generator[Decoded | Failure]:
         """The same of what another function makes of the bytes. The clock takes how long bytes are waited for."""
-        seconds = clock.seconds
         with ThreadPoolExecutor(self.threads, thread_name_prefix="fetch") as pool:
             # Of a few keys every thread gets its share.
             together = max(1, min(TOGETHER, len(keys) // (AHEAD * self.threads)))
-            for file, of_file in groupby(keys, key=attrgetter("file")):
+            for file, group in groupby(keys, key=attrgetter("file")):
+                of_file = list(group)
                 if file is None:
-                    fetched = _in_order(pool, self.fetch, _groups(of_file, together), AHEAD * self.threads)
+                    fetched = _in_order(pool, self.fetch, _groups(iter(of_file), together), AHEAD * self.threads)
                 else:
-                    fetched = self._read_rows(file, list(of_file))
+                    fetched = self._read_rows(file, of_file)
                 with closing(fetched):
                     asked = time.monotonic()
-                    for data in fetched:
+                    for key, data in zip(of_file, fetched, strict=True):
                         came = time.monotonic()
                         decoded = self._decoded(data, decode)
-                        seconds["fetch"] += came - asked
-                        seconds["decode"] += time.monotonic() - came
-                        clock.measured.read_bytes += 0 if isinstance(data, Failure) else len(data)
+                        size = 0 if isinstance(data, Failure) else len(data)
+                        clock.picture(key.key, came - asked, time.monotonic() - came, size)
                         yield decoded
                         asked = time.monotonic()
 

@@ -26,6 +26,8 @@ from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
 
 FORMAT = 1
+TIMELINE = 240  # points at most
+SLOWEST = 20  # keys
 LEASE = "runs/lease.json"
 IMAGES = "images/"
 UNCERTAIN = "uncertain"  # the label of a picture whose probability is under `uncertain_below`
@@ -52,6 +54,8 @@ class Run:
     losses: dict[str, dict[str, float]] = field(default_factory=dict)  # of vgg: quantiles of each
     distributions: dict[str, dict[str, int]] = field(default_factory=dict)  # of classify: rows in each bin, once done
     drift: dict[str, Any] = field(default_factory=dict)  # of classify: run_id of the baseline, and psi by distribution
+    timeline: list[tuple[float, int]] = field(default_factory=list)  # seconds of work, and keys that had ended by then
+    slowest: list[tuple[float, str]] = field(default_factory=list)  # seconds until a picture was decoded, and its key
     updated: str = ""
     seconds: float = 0.0  # of work, over all times it was started
     error: str = ""
@@ -87,6 +91,12 @@ class Run:
 
     def failures(self, number: int) -> str:
         return f"failures/run={self.run_id}/part-{number:05}.parquet"
+
+    def mark(self, done: int) -> None:
+        """Put into the timeline how many keys have ended; where it grows long, every second point goes."""
+        self.timeline.append((round(self.seconds, 1), done))
+        if len(self.timeline) > TIMELINE:
+            self.timeline = self.timeline[::2]
 
     def save(self, output: Store) -> None:
         self.updated = now()

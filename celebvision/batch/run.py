@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from heapq import nlargest
 from typing import Any
 
 import ray
@@ -18,7 +19,7 @@ from celebvision.batch import drift
 from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.pipeline import DecodeShards, WorkShards
-from celebvision.batch.record import IMAGES, LEASE, Run, delete_run, find_runs, new_run_id, now, numbers_of
+from celebvision.batch.record import IMAGES, LEASE, SLOWEST, Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.batch.tell import Teller
 from celebvision.batch.watch import watch
@@ -291,6 +292,7 @@ def _work(
         return
     shard_keys = run.config["shard_keys"]  # in each shard but the last
     keys_left = sum(min(shard_keys, run.inventory["keys"] - number * shard_keys) for number in left)
+    before = run.inventory["keys"] - keys_left
     counts: Counter[str] = Counter(shards=len(finished))
     shown, saved = 0.0, time.monotonic()
 
@@ -298,6 +300,7 @@ def _work(
         of_shard, measured = numbers_of(row)
         counts.update(of_shard + Counter(shards=1))
         run.counts = dict(counts)
+        run.slowest = nlargest(SLOWEST, [*run.slowest, *((seconds, key) for seconds, key in measured.slowest)])
         teller.shard(of_shard, measured, run.inventory["shards"] - counts["shards"])
         tell(0.0)
 
@@ -311,6 +314,7 @@ def _work(
             saved = time.monotonic()
             teller.workers(board.workers())
             save()
+            run.mark(before + counts["results"] + counts["failures"])
 
     with clear_errors(), progress(run.verb, keys_left, "images") as show, Board() as board:
         worked = _pipeline(settings, run, model, ray.put(weights), left, board)

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from celebvision.batch.clock import Measured
+from celebvision.batch.clock import Clock, Measured
 from celebvision.batch.record import Run, new_run_id, now
 from celebvision.batch.tell import Teller
 from celebvision.config import WatchedSettings
@@ -56,3 +56,29 @@ def test_in_the_end_the_figures_are_the_whole_runs_whoever_did_its_shards() -> N
         assert images(told)["decode", "failed"] == 3
         assert told.figures.value(names.FAILURES, stage="decode", reason="UndecodableImage") == 3
         assert told.figures.value(names.INVENTORY) == 25
+
+
+def test_a_clock_names_the_slowest_keys_and_gives_each_batch_its_own_time() -> None:
+    clock = Clock()
+    for at in range(10):
+        clock.picture(f"{at}.jpg", fetch_s=at % 7, decode_s=0.5, size=10)
+        if at % 5 == 4:
+            clock.seconds["infer"] += 2.0
+            clock.batch(5, 8)
+    clock.wrote(0.25, 100)
+    measured = clock.stop()
+    assert measured.seconds == {"fetch": [10.0, 14.0], "decode": [2.5, 2.5], "infer": [2.0, 2.0], "write": [0.25]}
+    assert (measured.pictures, measured.places) == (10, 16)
+    assert (measured.read_bytes, measured.written_bytes) == (100, 100)
+    assert sorted(measured.slowest) == [(2.5, "2.jpg"), (3.5, "3.jpg"), (4.5, "4.jpg"), (5.5, "5.jpg"), (6.5, "6.jpg")]
+
+
+def test_a_timeline_has_a_bounded_number_of_points() -> None:
+    run = Run(new_run_id("x"), "classify", "running", now(), {}, MODEL, "1")
+    for at in range(5000):
+        run.seconds = float(at)
+        run.mark(10 * at)
+    assert 100 < len(run.timeline) <= 240
+    assert run.timeline[0] == (0.0, 0)
+    assert run.timeline == sorted(run.timeline)
+    assert run.timeline[-1][0] > 4900
