@@ -48,8 +48,6 @@ class Teller:
         """Whatever an earlier driver of the run had done is counted too: these are the figures of the whole run."""
         self._count(run.counts, run.reasons, whole=True)
         self.figures.set(names.QUEUE, 0.0)
-        self.figures.set(names.REMAINING, 0.0)
-        self.figures.set(names.ETA, 0.0)
         for distribution, psi in run.drift.get("psi", {}).items():
             self.figures.set(names.DRIFT, psi, distribution=distribution)
 

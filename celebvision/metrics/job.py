@@ -69,6 +69,8 @@ def telling(settings: WatchedSettings, figures: Figures) -> Iterator[Telling]:
         try:
             yield told
             state = "done"
+            for metric in (names.REMAINING, names.ETA):  # a training may end before its last epoch
+                figures.set(metric, 0.0)
         except KeyboardInterrupt:
             state = "interrupted"
             raise
