@@ -84,10 +84,8 @@ class _Pushing:
 
     def __init__(self, gateway: str, figures: Figures) -> None:
         self.gateway, self.figures, self.told = gateway, figures, ""
-        self.ended, self.thread = (
-            threading.Event(),
-            threading.Thread(target=self._until_ended, name="push", daemon=True),
-        )
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._until_ended, name="push", daemon=True)
 
     def __enter__(self) -> None:
         self._push()
