@@ -14,6 +14,7 @@ from PIL import Image, ImageEnhance
 
 from celebvision import ray_session
 from celebvision.batch import drift
+from celebvision.batch.clock import Measured
 from celebvision.batch.drift import compared, distributions_of, psi, reading, since_last, summed
 from celebvision.batch.fetch import Failure
 from celebvision.batch.label import Photo, brightness, stored_sides
@@ -135,14 +136,14 @@ def test_brightness_of_a_face_is_that_of_all_its_pixels(faces: list[bytes]) -> N
 def test_what_is_known_of_a_picture_travels_from_stage_to_stage() -> None:
     pixels = np.arange(2 * 2 * 3 * 3, dtype=np.uint8).reshape(2, 2, 3, 3)
     sent = [Photo(pixels[0], 178, 218, 999), Failure("decode", "E", "m"), Photo(pixels[1], 4000, 3000, 5)]
-    first, failure, last = unpack(pack(7, sent), 2, 3)
+    first, failure, last = unpack(pack(7, sent, Measured()), 2, 3)
     assert failure == sent[1]
     for photo, before in ((first, sent[0]), (last, sent[2])):
         assert isinstance(photo, Photo)
         assert isinstance(before, Photo)
         assert (photo.width, photo.height, photo.bytes) == (before.width, before.height, before.bytes)
         assert np.array_equal(photo.pixels, before.pixels)
-    assert list(unpack(pack(7, [failure]), 2, 3)) == [failure]
+    assert list(unpack(pack(7, [failure], Measured()), 2, 3)) == [failure]
 
 
 # ---- runs ----
