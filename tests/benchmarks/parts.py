@@ -1,4 +1,4 @@
-"""How fast the parts are on this machine: decoding and the networks.
+"""How fast the parts are on this machine: decoding, the networks, and telling what they do.
 
 Each figure is the median of several rounds; the pictures are drawn by code, 178×218, quality 95.
 """
@@ -12,16 +12,22 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import ray
 import torch
 
-from celebvision import images
+from celebvision import images, ray_session
+from celebvision.batch.clock import Clock
+from celebvision.batch.tell import Teller
 from celebvision.celeba.drawn import draw_attributes, draw_face
+from celebvision.config import WatchedSettings
+from celebvision.metrics import Figures, Telling
 from celebvision.models import create
 from celebvision.models.classifier import Classifier
 
 ROUNDS = 5
 PICTURES = 200
 BATCH = 64
+SHARD = 1000
 
 
 def rate(work: Callable[[], int]) -> float:
@@ -59,6 +65,18 @@ def measured() -> dict[str, float]:
         classifier.probabilities(batch)
         return BATCH
 
+    teller = Teller(Telling(WatchedSettings(), Figures("classify", "cnn", "labels")))
+
+    def tell() -> int:
+        clock = Clock()
+        for at in range(SHARD):
+            clock.picture("key", 1e-4, 1e-4, 1000)
+            if at % BATCH == BATCH - 1:
+                clock.seconds["infer"] += 0.1
+                clock.batch(BATCH, BATCH)
+        teller.shard({"results": SHARD}, clock.stop(), left=1)
+        return SHARD
+
     cnn = Classifier(create("cnn"), ("Male",))
     inception = Classifier(create("inception_v3", height=139, width=113, aux=False), ("Male",))
     figures = {
@@ -67,6 +85,9 @@ def measured() -> dict[str, float]:
         "cnn_images_per_s": rate(lambda: forward(cnn)),
         "inception_v3_139x113_images_per_s": rate(lambda: forward(inception)),
     }
+    ray_session.start(num_cpus=1)  # which exports what is told
+    figures["metrics_told_of_images_per_s"] = rate(tell)
+    ray.shutdown()
     for name, figure in figures.items():
         print(f"{name:<44} {figure:>10.0f}", file=sys.stderr)
     return {name: round(figure, 1) for name, figure in figures.items()}
