@@ -3,8 +3,12 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 # One thread each: Ray's workers and the tests would otherwise fight for the cores.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+# What learns takes as long as all else together: with `make -j2` they run beside each other.
+LEARNING := tests/training tests/retrain tests/evaluation tests/test_demo.py
+FAULTS := tests/integration/faults
 
-.PHONY: help install demo test check audit integration bench findings lock image clean
+.PHONY: help install demo test test-learning test-rest check audit integration integration-faults integration-rest
+.PHONY: bench findings lock image clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -22,8 +26,13 @@ install: .venv/installed ## make .venv with the locked versions
 demo: install ## the whole system on this machine: draw, ingest, train, label a messy bucket
 	$(BIN)/celebvision demo
 
-test: install ## the tests that need nothing but this machine
-	$(PYTEST) tests --ignore=tests/integration --ignore=tests/benchmarks
+test: test-learning test-rest ## the tests that need nothing but this machine
+
+test-learning: install
+	$(PYTEST) $(LEARNING)
+
+test-rest: install
+	$(PYTEST) tests --ignore=tests/integration --ignore=tests/benchmarks $(LEARNING:%=--ignore=%)
 
 check: install audit ## format, lint, types, imports, vulnerabilities
 	$(BIN)/ruff format --check .
@@ -36,8 +45,13 @@ check: install audit ## format, lint, types, imports, vulnerabilities
 audit: install ## known vulnerabilities of the locked packages, as far as their database can be reached
 	$(BIN)/python tests/audit.py
 
-integration: install ## the tests on real services (Ceph) and, with CELEBVISION_TEST_DATA, on real pictures
-	$(PYTEST) tests/integration
+integration: integration-faults integration-rest ## the tests on real services, and on CELEBVISION_TEST_DATA's pictures
+
+integration-faults: install
+	$(PYTEST) $(FAULTS)
+
+integration-rest: install
+	$(PYTEST) tests/integration $(FAULTS:%=--ignore=%)
 
 bench: install ## measure the parts, and classify beside its peers; an hour or so; figures go to stdout
 	$(BIN)/python -m tests.benchmarks

@@ -19,8 +19,8 @@ CEPH_PORTS = 51  # the gateway's and the daemons'
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` free ports in a row, above 20000 and below those that the kernel hands out."""
-    for first in range(20000 + os.getpid() % 100 * 100, 32000, 100):
+    """The first of `count` free ports in a row, above 20000 and below those of `faults.cluster`."""
+    for first in range(20000 + os.getpid() % 20 * 100, 24000, 100):
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
@@ -28,7 +28,7 @@ def free_ports(count: int) -> int:
         except OSError:
             continue
         return first
-    raise RuntimeError(f"no {count} free ports in a row between 20000 and 32000: end what holds them")
+    raise RuntimeError(f"no {count} free ports in a row between 20000 and 24000: end what holds them")
 
 
 @pytest.fixture(scope="session")
