@@ -113,7 +113,9 @@ def load_run(output: Store, run_id: str) -> Run:
     content = json.loads(output.get(f"runs/{run_id}/run.json"))
     if content.get("format") != FORMAT:
         raise JobFailed(f"{output.uri}/runs/{run_id}: format {content.get('format')!r}; this version reads {FORMAT}")
-    return Run(**content)
+    # JSON has no tuples.
+    points = {name: [(seconds, what) for seconds, what in content.get(name, [])] for name in ("timeline", "slowest")}
+    return Run(**content | points)
 
 
 def find_runs(output: Store, words: str = "") -> list[Run]:

@@ -1,12 +1,14 @@
 """The rows of shards as figures of their job."""
 
 from collections import Counter
+from pathlib import Path
 
 from celebvision.batch.clock import Clock, Measured
-from celebvision.batch.record import Run, new_run_id, now
+from celebvision.batch.record import Run, load_run, new_run_id, now
 from celebvision.batch.tell import Teller
 from celebvision.config import WatchedSettings
 from celebvision.metrics import Figures, Telling, names
+from celebvision.storage import open_store
 
 MODEL = {"name": "cnn", "version": "1", "weights_sha256": ""}
 
@@ -71,6 +73,14 @@ def test_a_clock_names_the_slowest_keys_and_gives_each_batch_its_own_time() -> N
     assert (measured.pictures, measured.places) == (10, 16)
     assert (measured.read_bytes, measured.written_bytes) == (100, 100)
     assert sorted(measured.slowest) == [(2.5, "2.jpg"), (3.5, "3.jpg"), (4.5, "4.jpg"), (5.5, "5.jpg"), (6.5, "6.jpg")]
+
+
+def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
+    output = open_store(str(tmp_path))
+    run = Run(new_run_id("x"), "classify", "interrupted", now(), {}, MODEL, "1", seconds=5.0, slowest=[(0.5, "a.jpg")])
+    run.mark(10)
+    run.save(output)
+    assert load_run(output, run.run_id) == run
 
 
 def test_a_timeline_has_a_bounded_number_of_points() -> None:
