@@ -12,6 +12,7 @@ import pytest
 
 from celebvision import capacity, cli
 from celebvision.config import ClusterSettings
+from celebvision.job import JobFailed
 from celebvision.local_cluster.autoscaling import autoscaling
 from celebvision.local_cluster.marked import MARK, kill, processes
 
@@ -90,3 +91,17 @@ def test_a_cluster_can_grow_to_its_workers_and_not_to_more_than_all_types_togeth
     config["available_node_types"]["large"] = {"resources": {"CPU": 16, "GPU": 4}, "max_workers": 1}
     told = capacity.cluster_config(config)
     assert (told.max_resources["CPU"], told.max_resources["GPU"]) == (16 + 2 + 2, 4 + 1 + 1)
+
+
+def test_where_no_autoscaler_has_a_file_the_heads_environment_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(capacity.state, "get_max_resources_from_cluster_config", lambda: None)
+    monkeypatch.setattr(capacity.ray, "cluster_resources", lambda: {"CPU": 14.0, "memory": 9.0})
+    monkeypatch.delenv("CELEBVISION_CAPACITY", raising=False)
+    assert capacity.most() == {"CPU": 14, "memory": 9}
+    monkeypatch.setenv("CELEBVISION_CAPACITY", "CPU=124 GPU=4")
+    assert capacity.most() == {"CPU": 124, "GPU": 4, "memory": 9}
+    assert "CELEBVISION_CAPACITY" in capacity.told()
+    for words in ("CPU: 124", "many", "CPU=-1"):
+        monkeypatch.setenv("CELEBVISION_CAPACITY", words)
+        with pytest.raises(JobFailed, match=r"such as CPU=124 GPU=4"):
+            capacity.most()

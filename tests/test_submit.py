@@ -2,10 +2,16 @@
 
 import io
 import json
-from collections.abc import AsyncIterator
+import platform
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+import ray
 import yaml
 from ray.job_submission import JobDetails, JobStatus
 
@@ -13,7 +19,8 @@ from celebvision import cli, config
 from celebvision.config import SubmitSettings
 from celebvision.job import JobFailed
 from celebvision.storage import open_store
-from celebvision.submit import package
+from celebvision.submit import package, run
+from celebvision.submit.cluster import connect
 from celebvision.submit.follow import exit_status, follow
 from celebvision.submit.places import Place, places, sent
 from celebvision.submit.probe import look
@@ -163,3 +170,78 @@ def test_a_connection_that_drops_repeats_no_line_and_loses_none(monkeypatch: pyt
 )
 def test_submit_ends_as_the_job_did(status: JobStatus, code: int | None, expected: int) -> None:
     assert exit_status(ended(status, code)) == expected
+
+
+@contextmanager
+def dashboard(ray_version: str, python_version: str) -> Iterator[str]:
+    """The address of what answers as a cluster of these versions does."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            data = {"rayVersion": ray_version, "pythonVersion": python_version}
+            body = json.dumps({"version": "4", "ray_version": ray_version, "ray_commit": "0", "data": data}).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any, **words: Any) -> None:
+            """Nothing: the tests look at what is told."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("ray_version", "python_version", "told"),
+    [
+        ("2.59.0", platform.python_version(), f"the cluster runs Ray 2.59.0, and this command {ray.__version__}"),
+        (ray.__version__, "3.12.1", "the cluster runs Python 3.12, and this command 3.11"),
+    ],
+)
+def test_a_cluster_of_another_version_is_refused(ray_version: str, python_version: str, told: str) -> None:
+    with dashboard(ray_version, python_version) as address, pytest.raises(JobFailed, match=told):
+        connect(address)
+
+
+def test_ctrl_c_lets_go_of_a_job_and_does_not_end_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> JobDetails:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "follow", interrupted)
+    outcome = run._until_it_ends(
+        submit_settings("classify", JOB),
+        Job([]),  # type: ignore[arg-type] # which has no call to stop it
+        "celebvision-classify-1",
+        io.StringIO(),
+    )
+    assert outcome.status == 130
+    assert outcome.summary["logs"] == f"celebvision submit --address {NOWHERE} --logs celebvision-classify-1"
+    assert "the job goes on" in capsys.readouterr().err
+
+
+def test_of_two_submissions_at_once_one_is_told_of_the_other() -> None:
+    class Quicker:
+        def submit_job(self, **_: object) -> None:
+            raise RuntimeError("Request failed: Job with submission_id celebvision-classify-1 already exists.")
+
+    with pytest.raises(JobFailed, match=r"runs already; follow it by `celebvision submit .* --logs"):
+        run._start(submit_settings("classify", JOB), Quicker(), "", "celebvision-classify-1", {})  # type: ignore[arg-type]
+
+
+def test_a_variable_that_is_to_go_along_is_there_or_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OURS", "value")
+    assert run._value("OURS") == "value"
+    monkeypatch.delenv("OURS")
+    with pytest.raises(JobFailed, match=r"env: OURS is not set here"):
+        run._value("OURS")

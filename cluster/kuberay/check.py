@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import yaml
 
-from celebvision import config
+from celebvision import capacity, config
 from celebvision.cli import VERBS
 from cluster.check import PINNED, SECRETS, locked_ray
 from cluster.kuberay.pods import GPU, Manifest, name_of, of_kind, pods
@@ -123,6 +124,21 @@ def spot_alone(manifests: list[Manifest]) -> Iterator[str]:
             yield f"{pod.name}: its priority is not above its fallback's: Ray would pay the full price first"
 
 
+def wrong_capacity(manifests: list[Manifest]) -> Iterator[str]:
+    """Ray's autoscaler tells nobody what it could start, and jobs ask for no more than they hear of."""
+    for cluster in of_kind(manifests, "RayCluster"):
+        head, *workers = (pod for pod in pods([cluster]))
+        environment = {entry["name"]: entry.get("value") for entry in head.containers[0].get("env", [])}
+        most: Counter[str] = Counter()
+        for pod in workers:
+            requests, replicas = pod.resources.get("requests", {}), (pod.group or {}).get("maxReplicas", 0)
+            for kind, name in (("CPU", "cpu"), ("GPU", GPU)):
+                most[kind] += int(requests.get(name, 0)) * replicas
+        wanted = " ".join(f"{kind}={amount}" for kind, amount in most.items() if amount)
+        if (has := environment.get(capacity.VARIABLE)) != wanted:
+            yield f"{name_of(cluster)}: {capacity.VARIABLE} of the head is {has}, but its groups have: say {wanted}"
+
+
 def wrong_words(manifests: list[Manifest]) -> Iterator[str]:
     """To be run where `configs/` lies: the words' files are read as the job would read them."""
     for job, words in _commands(manifests):
@@ -168,6 +184,7 @@ RULES: tuple[Callable[[list[Manifest]], Iterator[str]], ...] = (
     unpinned,
     no_tolerations,
     spot_alone,
+    wrong_capacity,
     open_port,
     blind_monitor,
     wrong_words,

@@ -81,6 +81,15 @@ def _more_than_asked(manifests: Manifests) -> None:
 
 def _no_cpu(manifests: Manifests) -> None:
     del worker_of(manifests, "gpu")["containers"][0]["resources"]["requests"]["cpu"]
+    _head(manifests)["containers"][0]["env"][0]["value"] = "CPU=112 GPU=4"
+
+
+def _more_workers(manifests: Manifests) -> None:
+    group_of(manifests, "gpu")["maxReplicas"] = 5
+
+
+def _no_capacity(manifests: Manifests) -> None:
+    del _head(manifests)["containers"][0]["env"][0]
 
 
 def _latest(manifests: Manifests) -> None:
@@ -185,6 +194,8 @@ SEEDED: dict[Callable[[Manifests], None], tuple[Rule, list[str]]] = {
     _other_ray: (check.unpinned, ["rayVersion is 2.59.0"]),
     _not_on_gpus: (check.no_tolerations, ["gpu: no toleration of nvidia.com/gpu"]),
     _spot_alone: (check.spot_alone, ["gpu: spot without a fallback"]),
+    _more_workers: (check.wrong_capacity, ["of the head is CPU=124 GPU=4, but its groups have: say CPU=127 GPU=5"]),
+    _no_capacity: (check.wrong_capacity, ["of the head is None, but its groups have: say CPU=124 GPU=4"]),
     _world_in: (check.open_port, ["NetworkPolicy jobs: lets in anybody"]),
     _block_in: (check.open_port, ["NetworkPolicy jobs: lets in {'ipBlock'"]),
     _all_namespaces_in: (check.open_port, ["NetworkPolicy metrics: lets in {'namespaceSelector': {}}"]),

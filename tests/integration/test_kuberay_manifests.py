@@ -171,8 +171,8 @@ def _dear_first(built: Manifests) -> None:
 SEEDED: dict[Callable[[Manifests], None], list[str]] = {
     _untolerated: ["gpu-spot: no toleration of cloud.google.com/gke-spot"],
     _untolerated_cpu: [f"cpu: no toleration of {label}" for label in sorted(SPOT)],
-    _no_fallback: ["gpu-spot: spot without a fallback"],
-    _another_machine: ["gpu-spot: spot without a fallback"],
+    _no_fallback: ["gpu-spot: spot without a fallback", "say CPU=160 GPU=16"],
+    _another_machine: ["gpu-spot: spot without a fallback", "say CPU=188 GPU=20"],
     _dear_first: ["gpu-spot: its priority is not above"],
 }
 
