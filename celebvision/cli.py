@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,7 +113,9 @@ def _run(verb: Verb, settings: config.Settings) -> Outcome:
         loading = pool.submit(verb.load)  # torch takes as long to import as Ray's own processes to start
         ray_session.start()
     try:
-        return loading.result()(settings)
+        # Ray prints what it hears of lost workers, and stdout is for the outcome.
+        with redirect_stdout(sys.stderr):
+            return loading.result()(settings)
     finally:
         ray.shutdown()
 

@@ -1,8 +1,10 @@
 """Verbs, help and exit statuses."""
 
 import json
+import sys
 
 import pytest
+from ray._private.worker import print_worker_logs
 
 from celebvision import cli, config
 from celebvision.job import JobFailed, Outcome
@@ -83,3 +85,20 @@ def test_json_is_one_line_on_stdout_and_all_else_goes_to_stderr(
     captured = capsys.readouterr()
     assert json.loads(captured.out) == {"rows": 3, "where": "s3://b"}
     assert captured.out.count("\n") == 1
+
+
+def test_what_ray_prints_while_a_job_runs_is_no_part_of_its_json(
+    verb: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job(settings: config.IngestSettings) -> Outcome:
+        print_worker_logs({"lines": ["A worker died"], "pid": "raylet", "is_err": False}, sys.stdout, False)
+        return Outcome({"rows": 3})
+
+    monkeypatch.setitem(cli.VERBS, "try", cli.Verb(config.IngestSettings, "nowhere:nothing"))
+    monkeypatch.setattr(cli.Verb, "load", lambda _: job)
+    monkeypatch.setattr("celebvision.ray_session.start", lambda: None)
+    monkeypatch.setattr("ray.shutdown", lambda: None)
+    assert cli.main([*WORDS, "--json"]) == 0
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"rows": 3}
+    assert "A worker died" in captured.err

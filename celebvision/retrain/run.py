@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import asdict
 from typing import Any
 
@@ -203,7 +204,8 @@ def _on_ray() -> Iterator[None]:
     ours = not ray.is_initialized()
     ray_session.start()
     try:
-        yield
+        with redirect_stdout(sys.stderr):  # as `cli` does: stdout is for the outcome
+            yield
     finally:
         if ours:
             ray.shutdown()
