@@ -38,7 +38,7 @@ def most() -> dict[str, float]:
 def _named() -> dict[str, float]:
     """What the environment says. Raises `JobFailed` if it says it in other words."""
     words = os.environ.get(VARIABLE, "")
-    if not re.fullmatch(r"\s*(\w+=\d+\s*)*", words):
+    if not re.fullmatch(r"\s*(\w+=\d+(\s+|$))*", words):
         raise JobFailed(f"{VARIABLE}: {words!r} is refused: say how much of what, such as CPU=124 GPU=4")
     return {kind: float(amount) for kind, amount in (word.split("=") for word in words.split())}
 

@@ -109,15 +109,15 @@ def _run(verb: Verb, settings: config.Settings) -> Outcome:
 
     from celebvision import ray_session
 
-    with ThreadPoolExecutor(1) as pool:
-        loading = pool.submit(verb.load)  # torch takes as long to import as Ray's own processes to start
-        ray_session.start()
-    try:
-        # Ray prints what it hears of lost workers, and stdout is for the outcome.
-        with redirect_stdout(sys.stderr):
+    # Ray prints what it hears of lost workers, and stdout is for the outcome.
+    with redirect_stdout(sys.stderr):
+        with ThreadPoolExecutor(1) as pool:
+            loading = pool.submit(verb.load)  # torch takes as long to import as Ray's own processes to start
+            ray_session.start()
+        try:
             return loading.result()(settings)
-    finally:
-        ray.shutdown()
+        finally:
+            ray.shutdown()
 
 
 def _print_summary(outcome: Outcome, as_json: bool) -> None:

@@ -101,7 +101,7 @@ def test_where_no_autoscaler_has_a_file_the_heads_environment_tells(monkeypatch:
     monkeypatch.setenv("CELEBVISION_CAPACITY", "CPU=124 GPU=4")
     assert capacity.most() == {"CPU": 124, "GPU": 4, "memory": 9}
     assert "CELEBVISION_CAPACITY" in capacity.told()
-    for words in ("CPU: 124", "many", "CPU=-1"):
+    for words in ("CPU: 124", "many", "CPU=-1", "CPU=1GPU=2"):
         monkeypatch.setenv("CELEBVISION_CAPACITY", words)
         with pytest.raises(JobFailed, match=r"such as CPU=124 GPU=4"):
             capacity.most()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import groupby, islice
 from operator import itemgetter
@@ -32,8 +32,10 @@ KEY_COLUMNS = ["key", "size", "etag", "file", "row"]
 WRITERS = 4  # shards that are on their way to storage
 
 
-def write_inventory(settings: BatchSettings, output: Store, run: Run, earlier: list[Run]) -> dict[str, int]:
-    """Write what is `due`, at most `shard_keys` keys a shard.
+def write_inventory(
+    settings: BatchSettings, output: Store, run: Run, earlier: list[Run], on_shard: Callable[[], None] = lambda: None
+) -> dict[str, int]:
+    """Write what is `due`, at most `shard_keys` keys a shard, and say so after each.
 
     Returns:
         `shards`, `keys` and `bytes` of the inventory, and `listed`: pictures in the input, answered or not.
@@ -57,6 +59,7 @@ def write_inventory(settings: BatchSettings, output: Store, run: Run, earlier: l
             counts["shards"] += 1
             counts["keys"] += len(shard)
             counts["bytes"] += sum(stat.size for stat in shard)
+            on_shard()
         for shard_written in writing:
             shard_written.result()
     return counts

@@ -239,7 +239,7 @@ def _list(settings: BatchSettings, output: Store, run: Run, earlier: list[Run], 
     """
     run.config = settings.model_dump(mode="json")
     with _recorded(run, output, teller):
-        counts = write_inventory(settings, output, run, earlier)
+        counts = write_inventory(settings, output, run, earlier, teller.told.moved)
         listed = counts.pop("listed")
         if counts["keys"]:
             run.inventory, run.state = counts, "running"

@@ -202,10 +202,10 @@ def _forecast(settings: RetrainSettings, store: Store) -> dict[str, Any]:
 def _on_ray() -> Iterator[None]:
     """Ray until the block ends, or longer where it ran before."""
     ours = not ray.is_initialized()
-    ray_session.start()
-    try:
-        with redirect_stdout(sys.stderr):  # as `cli` does: stdout is for the outcome
+    with redirect_stdout(sys.stderr):  # as `cli` does: stdout is for the outcome
+        ray_session.start()
+        try:
             yield
-    finally:
-        if ours:
-            ray.shutdown()
+        finally:
+            if ours:
+                ray.shutdown()

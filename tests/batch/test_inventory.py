@@ -49,7 +49,9 @@ def fill(uri: str, keys: Sequence[str]) -> dict[str, str]:
 
 def inventory(settings: ClassifySettings, earlier: Sequence[Run] = ()) -> tuple[dict[str, int], list[pa.Table]]:
     output, run = open_store(settings.output), a_run()
-    counts = write_inventory(settings, output, run, list(earlier))
+    said: list[None] = []
+    counts = write_inventory(settings, output, run, list(earlier), lambda: said.append(None))
+    assert len(said) == counts["shards"]
     shards = [stat.key for stat in output.list(f"{run.folder}/inventory/")]
     assert shards == [run.shard(number) for number in range(counts["shards"])]
     return counts, [read_table(output, shard) for shard in shards]
