@@ -83,7 +83,8 @@ def _told(folder: Path, state: dict[str, Any]) -> Outcome:
     if not raylets:
         raise JobFailed(f"{folder}: its cluster has ended; `celebvision cluster down` clears what is left")
     summary = {"address": f"http://{HOST}:{state['dashboard_port']}", "token": str(folder / TOKEN)}
-    return Outcome(summary | {"workers": f"{raylets - 1} of {state['max_nodes']}"})
+    summary |= {"workers": f"{raylets - 1} of {state['max_nodes']}", "rays_folder": state["rays_folder"]}
+    return Outcome(summary)
 
 
 def _environment(folder: Path, state: dict[str, Any]) -> dict[str, str]:
@@ -142,6 +143,9 @@ def _start(settings: ClusterSettings, folder: Path, state: dict[str, Any]) -> No
         "RAY_USAGE_STATS_ENABLED": "0",
         LOOPBACK: "0",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        # Else all clusters of this machine would have the same, and Prometheus would take one's figures for another's.
+        "AUTOSCALER_METRIC_PORT": str(_free_port()),
+        "DASHBOARD_METRIC_PORT": str(_free_port()),
     }
     console.print("starts Ray", markup=False)
     with (folder / LOG).open("wb") as log:

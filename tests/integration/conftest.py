@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
-from monitoring import Monitoring, services_in
+from monitoring import PORTS, Monitoring, services_in
 
 from celebvision.storage.client import client
 
@@ -33,7 +33,7 @@ def free_ports(count: int) -> int:
 
 @pytest.fixture(scope="session")
 def monitoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitoring]:
-    with services_in(tmp_path_factory.mktemp("monitoring"), free_ports(2)) as monitoring:
+    with services_in(tmp_path_factory.mktemp("monitoring"), free_ports(PORTS)) as monitoring:
         yield monitoring
 
 

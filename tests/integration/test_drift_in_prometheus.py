@@ -1,15 +1,11 @@
 """Drift of real faces, as a real Prometheus shows it when the jobs that found it are gone."""
 
 import io
-import json
 import os
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
-from urllib.request import urlopen
 
 import pytest
 from labelling import fill, published, record
@@ -31,12 +27,6 @@ def classify(photos: Path, labels: Path, models: Path, *words: str) -> str:
     return done.stderr
 
 
-def series(prometheus: str, query: str) -> list[dict[str, Any]]:
-    with urlopen(f"{prometheus}/api/v1/query?{urlencode({'query': query})}", timeout=WAIT_S) as answer:
-        found: list[dict[str, Any]] = json.load(answer)["data"]["result"]
-    return found
-
-
 def test_prometheus_shows_the_shift_of_a_job_that_is_gone(
     monitoring: Monitoring, test_data: Path, tmp_path: Path
 ) -> None:
@@ -46,7 +36,7 @@ def test_prometheus_shows_the_shift_of_a_job_that_is_gone(
     fill(str(photos), {f"day/{face.name}": face.read_bytes() for face in faces[:FACES]})
     words = ("--pushgateway", monitoring.pushgateway)
     classify(photos, labels, models, *words)
-    assert not series(monitoring.prometheus, "celebvision_drift_psi"), "a first run has nothing to be compared with"
+    assert not monitoring.series("celebvision_drift_psi"), "a first run has nothing to be compared with"
 
     for face in faces[FACES:]:
         night, held = ImageEnhance.Brightness(Image.open(face)).enhance(0.3), io.BytesIO()
@@ -57,7 +47,7 @@ def test_prometheus_shows_the_shift_of_a_job_that_is_gone(
     assert kept["brightness"] > 1
 
     last = time.monotonic() + WAIT_S
-    while not (found := series(monitoring.prometheus, "celebvision_drift_psi")) and time.monotonic() < last:
+    while not (found := monitoring.series("celebvision_drift_psi")) and time.monotonic() < last:
         time.sleep(0.2)
     shown = {one["metric"]["distribution"]: float(one["value"][1]) for one in found}
     assert shown == pytest.approx(kept)

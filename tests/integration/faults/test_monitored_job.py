@@ -1,0 +1,108 @@
+"""A real Prometheus, Alertmanager and Pushgateway beside a job on two nodes: what they show, and of what they tell."""
+
+import json
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from labelling import record, rows
+from monitoring import Monitoring
+
+from celebvision.batch.clock import STAGES
+from faults.cluster import Cluster, cluster, free_ports
+from faults.command import kill, wait_until
+from faults.conftest import House, Start
+
+ACTOR = "WorkShards"
+TOLD_S = 60
+FIRING = 'ALERTS{alertstate="firing"}'
+
+
+@pytest.fixture(scope="module")
+def watched(monitoring: Monitoring, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two nodes that Prometheus scrapes."""
+    folder = tmp_path_factory.mktemp("watched")
+    with cluster(folder) as made:
+        dashboard, autoscaler, metrics = (str(free_ports(1)) for _ in range(3))
+        made.environment |= {
+            "RAY_metrics_report_interval_ms": "1000",
+            # Else all clusters of this machine would have the same.
+            "AUTOSCALER_METRIC_PORT": autoscaler,
+            "DASHBOARD_METRIC_PORT": metrics,
+        }
+        made.add(1, "--include-dashboard=true", "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}")
+        made.add(1)
+        found = Path(made.rays_folder) / monitoring.nodes.name
+        wait_until(
+            lambda: found.exists() and len(json.loads(found.read_text())[0]["targets"]) == 4, "two nodes", TOLD_S
+        )
+        monitoring.nodes.write_bytes(found.read_bytes())
+        wait_until(lambda: monitoring.value('count(up{job="ray"} == 1)') == 4, "all are scraped", TOLD_S)
+        yield made
+    monitoring.nodes.write_text("[]")
+
+
+def of(output: Path, metric: str, labels: str = "") -> str:
+    """A metric of the job that writes there, whoever shows it."""
+    return f'{metric}{{output="{output}"{labels}}}'
+
+
+def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
+    house: House, start: Start, watched: Cluster, monitoring: Monitoring, tmp_path: Path
+) -> None:
+    output, seen = tmp_path / "labels", Counter[str]()
+    done = of(output, "celebvision_images_total", ',stage="write",outcome="ok",job="ray"')
+    with start([*house.words(output), "--pushgateway", monitoring.pushgateway], watched.environment) as command:
+
+        def ended() -> bool:
+            amount = monitoring.value(f"max({done})")
+            if amount is not None and amount < len(house.keys):
+                seen["done"] += 1
+                for metric in ("images_per_second", "images_remaining", "eta_seconds", "queue_shards", "workers"):
+                    seen[metric] += len(monitoring.series(of(output, f"celebvision_{metric}")))
+            assert not monitoring.series(FIRING)
+            return command.ended()
+
+        wait_until(ended, "the job did not end", 300)
+        assert command.status() == 0, command.stderr
+    assert len(+seen) == 6, f"while it ran, Prometheus showed {seen}"
+
+    ends = f"max({of(output, 'celebvision_job_end_timestamp_seconds')}) > 0"
+    wait_until(lambda: bool(monitoring.series(ends)), "its end was not seen", TOLD_S)
+    failed = Counter(row["stage"] for row in rows(str(output), "failures"))
+    told, left = record(str(output)), len(rows(str(output), "results")) + failed.total()
+    assert left == len(house.keys)
+    for stage in STAGES:
+        left -= failed[stage]
+        for outcome, amount in (("ok", left), ("failed", failed[stage])):
+            labels = f',stage="{stage}",outcome="{outcome}",job="celebvision"'
+            assert monitoring.value(of(output, "celebvision_images_total", labels)) == amount
+            assert told["figures"][f'celebvision_images_total{{outcome="{outcome}",stage="{stage}"}}'] == amount
+    assert told["counts"]["results"] == left
+    assert monitoring.value(of(output, "celebvision_images_remaining", ',job="celebvision"')) == 0
+    assert not monitoring.series(FIRING)
+    assert not monitoring.told
+
+
+def test_a_job_that_stands_still_is_told_of_and_so_is_that_it_goes_on(
+    house: House, start: Start, watched: Cluster, monitoring: Monitoring, tmp_path: Path
+) -> None:
+    output = tmp_path / "labels"
+    with start([*house.words(output), "--pushgateway", monitoring.pushgateway], watched.environment) as command:
+        wait_until(lambda: any(output.glob("runs/*/parts/*")) or command.ended(), "nothing was done", TOLD_S)
+        still = [process for node in watched.nodes for process in node.processes(ACTOR)]
+        assert still, command.stderr
+        kill(still, signal.SIGSTOP)
+        wait_until(lambda: bool(monitoring.told), "nobody was told", TOLD_S)
+        (told,) = monitoring.told[0]["attachments"]
+        assert told["title"] == "page: NoProgress"
+        assert "classify with cnn has done nothing for " in told["text"]
+        assert str(output) in told["text"]
+        assert "cluster/monitoring/RUNBOOK.md#noprogress" in told["text"]
+        kill(still, signal.SIGCONT)
+        wait_until(lambda: len(monitoring.told) > 1, "nobody was told that it goes on", TOLD_S)
+        assert monitoring.told[1]["attachments"][0]["title"] == "over: NoProgress"
+        assert command.status() == 0, command.stderr
+    assert sum(len(rows(str(output), kind)) for kind in ("results", "failures")) == len(house.keys)
