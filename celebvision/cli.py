@@ -18,8 +18,9 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
-from celebvision import __version__, config
-from celebvision.job import JobFailed, Outcome, console
+from celebvision import __version__, config, logs
+from celebvision.job import JobFailed, Outcome
+from celebvision.logs import console, say, says_json
 from celebvision.registry import RegistryError
 from celebvision.storage import StorageError
 
@@ -75,15 +76,15 @@ def main(words: Sequence[str] | None = None) -> int:
     except config.WordsError as error:
         print(f"celebvision {name}: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    logs.configure(as_json=settings.log_json)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped says how it stands
     try:
         outcome = _run(VERBS[name], settings)
     except KeyboardInterrupt:
-        print(f"celebvision {name}: interrupted; the same command continues", file=sys.stderr)
+        say(f"celebvision {name}: interrupted; the same command continues", logging.ERROR)
         return 130
     except (JobFailed, StorageError, RegistryError) as error:
-        print(f"celebvision {name}: {error}", file=sys.stderr)
+        say(f"celebvision {name}: {error}", logging.ERROR)
         return 1
     _print_summary(outcome, settings.summary_as_json)
     allowed = getattr(settings, "max_failures", None)
@@ -123,6 +124,9 @@ def _run(verb: Verb, settings: config.Settings) -> Outcome:
 def _print_summary(outcome: Outcome, as_json: bool) -> None:
     if as_json:
         print(json.dumps(outcome.summary, sort_keys=True))
+        return
+    if says_json():
+        say("outcome", outcome=outcome.summary)
         return
     for key, value in outcome.summary.items():
         console.print(f"  {key:<16} {value}", markup=False, soft_wrap=True)

@@ -24,7 +24,8 @@ from celebvision.celeba.drawn import messy_bucket, write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.config import ClassifySettings, DemoSettings, EvaluateSettings, IngestSettings, Phase, TrainSettings
 from celebvision.evaluation import evaluate
-from celebvision.job import JobFailed, Outcome, console
+from celebvision.job import JobFailed, Outcome
+from celebvision.logs import console
 from celebvision.sheet import contact_sheet
 from celebvision.storage import Store, open_store, read_table
 from celebvision.training.run import train

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,15 +14,13 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import BaseModel
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as RichProgress
 
 from celebvision import __version__
+from celebvision.logs import console, say, says_json
 
 LINE_INTERVAL_S = 10.0  # between progress lines where there is no terminal
-
-console = Console(stderr=True, highlight=False)
 
 
 class JobFailed(Exception):
@@ -51,7 +48,7 @@ class Progress(Protocol):
 @contextmanager
 def progress(title: str, total: float | None, unit: str) -> Iterator[Progress]:
     """A bar with rate and ETA on a terminal; elsewhere a line at most every ten seconds. Both go to stderr."""
-    if not console.is_terminal:
+    if not console.is_terminal or says_json():
         yield _Lines(title, total, unit)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
@@ -99,7 +96,7 @@ class _Lines:
             line += f", {rate:.1f}/s"
         if rate and self.total and not ends:
             line += f", ETA {(self.total - done) / rate:.0f} s"
-        print(f"{line} {words}".rstrip(), file=sys.stderr, flush=True)
+        say(f"{line} {words}".rstrip(), done=done, total=self.total, per_second=round(rate, 1))
 
 
 def digest(words: BaseModel | dict[str, Any]) -> str:

@@ -18,7 +18,8 @@ from ray.data import DataContext
 from ray.data.exceptions import SystemException
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from celebvision.job import JobFailed, Progress, console, progress
+from celebvision.job import JobFailed, Progress, progress
+from celebvision.logs import say
 from celebvision.storage import StorageError
 
 POLL_S = 0.5
@@ -239,7 +240,7 @@ def _show_until(
         try:
             done, words, told = ray.get(shared.tally.read.remote(), timeout=10)
             for warning in ray.get(shared.tally.warnings.remote(), timeout=10):
-                console.print(f"warning: {warning}", markup=False, soft_wrap=True)
+                say(warning, logging.WARNING)
             figures = shared.told() if on_look else []
         except ray.exceptions.RayError as error:
             logging.getLogger(__name__).warning("progress is not shown any more: %s", error)

@@ -20,8 +20,9 @@ from torch import Tensor
 from celebvision import styling
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
 from celebvision.celeba.styles import StylePictures
-from celebvision.config import VGG, EvaluateSettings
-from celebvision.job import JobFailed, Outcome, Progress, code_version, console, progress
+from celebvision.config import SPEECH, VGG, EvaluateSettings
+from celebvision.job import JobFailed, Outcome, Progress, code_version, progress
+from celebvision.logs import say
 from celebvision.models import lpips
 from celebvision.models.features import Features, fid, kid, make_features
 from celebvision.models.gatys import styles_of
@@ -80,7 +81,7 @@ def evaluate_styles(settings: EvaluateSettings, data: DataSet, models: Sequence[
     output.put("evaluation.json", json.dumps(content, indent=1).encode())
     for title, values in figures.items():
         line = "  ".join(f"{name} {values[name]:.4g}" for name in PRINTED if name in values)
-        console.print(f"{title}: {line}", markup=False, soft_wrap=True)
+        say(f"{title}: {line}")
     return Outcome({"output": settings.output, "images": len(photos), "models": figures})
 
 
@@ -307,7 +308,7 @@ def _words(settings: EvaluateSettings, data: DataSet, yardstick: Yardstick) -> d
     style_set: dict[str, Any] = {"of": "style_data" if of_shards else "random crops of style"}
     style_set |= {"digest": DataSet.load(str(settings.style_data)).digest} if of_shards else {"seed": SEED}
     on_cpu = yardstick.device.type == "cpu"
-    return settings.model_dump(mode="json", exclude={"summary_as_json", "output"}) | {
+    return settings.model_dump(mode="json", exclude={*SPEECH, "output"}) | {
         "data_digest": data.digest,
         "batch_size": settings.batch_size or BATCH,
         "device": "cpu" if on_cpu else torch.cuda.get_device_name(yardstick.device),

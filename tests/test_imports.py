@@ -10,10 +10,11 @@ PACKAGE = "celebvision"
 
 # From the ground up: a room may import rooms of lower floors, and rooms on its own floor where `beside` says so.
 FLOORS = [
-    {"storage", "images", "memory", "sheet", "__init__"},
+    {"storage", "images", "memory", "sheet", "logs", "__init__"},
     {"config", "job"},
     {"models"},
     {"ray_session", "lease", "preemption", "capacity", "cost"},
+    {"notices"},
     {"metrics"},
     {"celeba", "registry", "pretrained", "local_cluster"},
     {"styling"},

@@ -22,7 +22,8 @@ from celebvision.batch.record import Run, find_runs
 from celebvision.batch.run import DECODE_CPUS, Spread, done_with, loaded, new_run, words_of
 from celebvision.config import VGG, ClassifySettings, PlanSettings, StylizeSettings
 from celebvision.cost import usd_per_hour
-from celebvision.job import JobFailed, Outcome, age_s, console
+from celebvision.job import JobFailed, Outcome, age_s
+from celebvision.logs import say
 from celebvision.ray_session import Board, clear_errors
 from celebvision.registry import ModelVersion
 from celebvision.storage import Stat, open_store
@@ -51,7 +52,7 @@ def plan(settings: PlanSettings) -> Outcome:
     listing_s = time.monotonic() - listing
     if not keys:
         raise JobFailed(f"{settings.input}: nothing to do: no key, or every one has been answered")
-    console.print(f"measuring on {len(sample)} of {keys} keys …", markup=False)
+    say(f"measuring on {len(sample)} of {keys} keys …")
     spread = Spread.of(job, shards=-(-keys // job.shard_keys))
     run = new_run(job, model, "plan")
     with clear_errors(), Board() as board:

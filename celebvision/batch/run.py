@@ -24,8 +24,9 @@ from celebvision.batch.sink import delete_parts, finish, finished_shards
 from celebvision.batch.tell import Teller
 from celebvision.batch.watch import watch
 from celebvision.config import STYLE_WORDS, BatchSettings, ClassifySettings, StylizeSettings
-from celebvision.job import JobFailed, Outcome, code_version, console, digest, progress
+from celebvision.job import JobFailed, Outcome, code_version, digest, progress
 from celebvision.lease import lease
+from celebvision.logs import say
 from celebvision.metrics import Figures, telling
 from celebvision.models.preprocessing import Preprocessing
 from celebvision.ray_session import Board, clear_errors, root_cause
@@ -90,7 +91,8 @@ def _run_alone(settings: BatchSettings, output: Store, check: Callable[[], None]
     if settings.retry and not earlier:
         raise JobFailed(f"retry: no run of {model.name}@{model.version} with these words is done in {settings.output}")
     run = run or new_run(settings, model, words)
-    with telling(settings, Figures(run.verb, model.name, output.uri)) as told:
+    record = join(output.uri, run.folder)
+    with telling(settings, Figures(run.verb, model.name, output.uri), record) as told:
         return _outcome(settings, _worked(settings, output, run, model, weights, earlier, check, Teller(told)))
 
 
@@ -108,8 +110,9 @@ def _worked(
     if run.state == "listing" and not _list(settings, output, run, earlier, teller):
         delete_parts(output, earlier[-1])
         nothing = "no failure to retry" if settings.retry else "nothing new in the input since the last run"
-        console.print(nothing, markup=False)
+        say(nothing)
         teller.stands(earlier[-1])
+        teller.told.notice = None
         return earlier[-1]
     with _recorded(run, output, teller) as write:
 
@@ -318,7 +321,10 @@ def _work(
 
     with clear_errors(), progress(run.verb, keys_left, "images") as show, Board() as board:
         worked = _pipeline(settings, run, model, ray.put(weights), left, board)
-        watch(worked, board, settings.stall_timeout_s, count, tell)
+        try:
+            watch(worked, board, settings.stall_timeout_s, count, tell)
+        finally:
+            teller.failures.rest()
 
 
 def _pipeline(

@@ -8,8 +8,9 @@ from typing import Any
 from celebvision.batch.drift import between, reading
 from celebvision.batch.record import LEASE, Run, find_runs, now
 from celebvision.config import RunsSettings
-from celebvision.job import JobFailed, Outcome, console
+from celebvision.job import JobFailed, Outcome
 from celebvision.lease import holder_of
+from celebvision.logs import say
 from celebvision.storage import open_store
 
 COUNTS = ("keys", "results", "uncertain", "failures")
@@ -52,7 +53,7 @@ def _show(lines: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for line in lines:
         words = "  ".join(word.ljust(width) for word, width in zip(line, widths, strict=True))
-        console.print(words.rstrip(), markup=False, soft_wrap=True)
+        say(words.rstrip())
 
 
 def _row(run: Run, held: str | None) -> dict[str, Any]:

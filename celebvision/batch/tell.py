@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from celebvision.batch.clock import STAGES, Measured
 from celebvision.batch.record import Run
+from celebvision.logs import FailureLog
 from celebvision.metrics import Telling, names
 
 LATELY = 20  # shards that ratios are of
@@ -18,6 +19,7 @@ class Teller:
     def __init__(self, told: Telling) -> None:
         self.told, self.figures = told, told.figures
         self.last: deque[Measured] = deque(maxlen=LATELY)
+        self.failures = FailureLog()
 
     def stands(self, run: Run) -> None:
         """How the run stands, by its record."""
@@ -29,6 +31,7 @@ class Teller:
 
     def shard(self, counts: Mapping[str, int], measured: Measured, left: int) -> None:
         """A shard is done, and so many are left."""
+        self.failures.tell(measured.failures, measured.examples)
         self._count(counts, measured.failures)
         for stage, seconds in measured.seconds.items():
             self.figures.observe(names.STAGE_SECONDS, seconds, stage=stage)

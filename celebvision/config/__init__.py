@@ -9,7 +9,7 @@ from celebvision.config.data import DemoSettings, IngestSettings
 from celebvision.config.evaluate import EvaluateSettings
 from celebvision.config.parse import parse
 from celebvision.config.retrain import RetrainSettings
-from celebvision.config.settings import MIB, PICTURES, URI, Crop, Part, Settings, WordsError
+from celebvision.config.settings import MIB, PICTURES, SPEECH, URI, Crop, Part, Settings, WordsError
 from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
 from celebvision.config.submit import JOBS, SubmitSettings
 from celebvision.config.train import Augment, CycleGANSettings, Phase, PromoteSettings, TrainSettings
@@ -19,6 +19,7 @@ __all__ = [
     "JOBS",
     "MIB",
     "PICTURES",
+    "SPEECH",
     "STYLE_WORDS",
     "URI",
     "VGG",

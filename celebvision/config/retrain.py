@@ -6,7 +6,7 @@ from typing import Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from celebvision.config.settings import URI
+from celebvision.config.settings import SPEECH, URI
 from celebvision.config.train import OF, OF_CLASSIFIERS, TrainSettings
 
 
@@ -44,7 +44,7 @@ class RetrainSettings(TrainSettings):
 
     def training(self, initial: str | None) -> TrainSettings:
         """The settings of the challenger's training, which begins with the version `initial`, or anew."""
-        given = self.model_fields_set & TrainSettings.model_fields.keys() - {"summary_as_json"}
+        given = self.model_fields_set & TrainSettings.model_fields.keys() - SPEECH
         words = {name: getattr(self, name) for name in given}
         if initial:
             words.pop("weights", None)  # of the backbone: the version has its own

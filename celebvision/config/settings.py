@@ -60,6 +60,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(extra="forbid", frozen=True)
 
     summary_as_json: bool = Field(False, alias="json", description="print one JSON line with the outcome to stdout")
+    log_json: bool = Field(False, description="say all on stderr as lines of JSON, for what collects logs")
 
     @classmethod
     def settings_customise_sources(
@@ -72,5 +73,8 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return (init_settings,)
 
+
+# How a job speaks, which changes nothing of what it does.
+SPEECH = set(Settings.model_fields)
 
 # Settings of a training that not every architecture has a use for.

@@ -15,6 +15,12 @@ class WatchedSettings(Settings):
     pushgateway: WebAddress | None = Field(
         None, description="http://HOST:PORT of a Prometheus Pushgateway, which keeps the figures when the job is gone"
     )
+    sns_topic: str | None = Field(
+        None,
+        pattern=r"^arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+$",
+        description="ARN of an SNS topic that is told when the job ends, as the webhook is whose URL the environment "
+        "has as CELEBVISION_WEBHOOK_URL",
+    )
     deadline: AwareDatetime | None = Field(
         None, description="when it is to be done, for an alert if it won't: 2026-01-31T07:00:00Z; none: any time"
     )

@@ -14,7 +14,8 @@ from celebvision.evaluation.page import Evaluation
 from celebvision.evaluation.predict import IMAGE_ID
 from celebvision.evaluation.sources import Shards, Source, open_source
 from celebvision.evaluation.write import PAGE, write
-from celebvision.job import JobFailed, Outcome, console
+from celebvision.job import JobFailed, Outcome
+from celebvision.logs import say
 from celebvision.registry import ModelVersion
 from celebvision.storage import join, open_store
 from celebvision.style_evaluation import evaluate_styles
@@ -95,10 +96,10 @@ def _predictions(settings: EvaluateSettings, source: Source, models: dict[str, M
 def _print(found: Evaluation) -> None:
     for one in found.measured:
         line = "  ".join(f"{name} {figure.text}" for name, figure in one.figures.items())
-        console.print(f"{one.model} {one.target}: {line}", markup=False, soft_wrap=True)
+        say(f"{one.model} {one.target}: {line}")
     for key, reason in list(found.failures.items())[:PRINTED]:
-        console.print(f"could not be read: {key}: {reason}", markup=False, soft_wrap=True)
+        say(f"could not be read: {key}: {reason}")
     if len(found.failures) > PRINTED:
-        console.print(f"and {len(found.failures) - PRINTED} more, in evaluation.json", markup=False)
+        say(f"and {len(found.failures) - PRINTED} more, in evaluation.json")
     for compared in found.comparisons:
-        console.print(compared.sentence(found.names), markup=False, soft_wrap=True)
+        say(compared.sentence(found.names))

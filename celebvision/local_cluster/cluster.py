@@ -18,8 +18,9 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from celebvision.config import ClusterSettings
-from celebvision.job import JobFailed, Outcome, console
+from celebvision.job import JobFailed, Outcome
 from celebvision.local_cluster.marked import MARK, kill, named, processes
+from celebvision.logs import say
 
 HOST = "127.0.0.1"
 STATE, TOKEN, LOG = "cluster.json", "token", "start.log"
@@ -147,7 +148,7 @@ def _start(settings: ClusterSettings, folder: Path, state: dict[str, Any]) -> No
         "AUTOSCALER_METRIC_PORT": str(_free_port()),
         "DASHBOARD_METRIC_PORT": str(_free_port()),
     }
-    console.print("starts Ray", markup=False)
+    say("starts Ray")
     with (folder / LOG).open("wb") as log:
         # A session of its own: Ctrl-C in this terminal is none of the cluster's business.
         started = subprocess.run(

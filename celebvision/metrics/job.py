@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import cast
 
+from celebvision import logs, notices
 from celebvision.config import WatchedSettings
 from celebvision.cost import Meter, usd_per_hour
-from celebvision.job import console
 from celebvision.metrics import names
 from celebvision.metrics.figures import Figures
 from celebvision.metrics.pushgateway import push
+from celebvision.ray_session import root_cause
 
-PUSH_S = 30.0
+SEND_S = 30.0
 LATELY_S = 60.0  # what a rate is of
 
 
@@ -27,6 +31,7 @@ class Telling:
         self.figures, self.price = figures, usd_per_hour(settings)
         self.meter: Meter | None = None  # from the first images on, when there is a cluster
         self.marks: deque[tuple[float, float]] = deque()  # times, and what was done by then
+        self.notice: str | None = ""  # a line for those who are told at the end; None: it is not worth a notice
         figures.set(names.STARTED, time.time())
         figures.set(names.ENDED, 0.0)
         figures.set(names.DEADLINE, settings.deadline.timestamp() if settings.deadline else 0.0)
@@ -56,52 +61,94 @@ class Telling:
 
 
 @contextmanager
-def telling(settings: WatchedSettings, figures: Figures) -> Iterator[Telling]:
-    """Have the figures of a job sent on until the block ends, and once more at its end.
+def telling(settings: WatchedSettings, figures: Figures, record: str) -> Iterator[Telling]:
+    """Have the figures of a job sent on until the block ends, and once more at its end; then those who wait are told.
+
+    Args:
+        settings: of the job.
+        figures: that it will tell.
+        record: URI of what is kept of it.
 
     Raises:
-        JobFailed: the settings' node type has no price.
+        JobFailed: the node type has no price.
     """
     told = Telling(settings, figures)
     figures.set_one(names.STATE, "running")
-    state = "failed"
-    with _Pushing(settings.pushgateway, figures) if settings.pushgateway else nullcontext():
+    state, error, began = "failed", "", time.monotonic()
+    sinks = [partial(push, settings.pushgateway, figures)] if settings.pushgateway else []
+    with logs.about(**figures.job, run_id=record.rpartition("/")[2]):
         try:
-            yield told
-            state = "done"
-            for metric in (names.REMAINING, names.ETA):  # a training may end before its last epoch
-                figures.set(metric, 0.0)
-        except KeyboardInterrupt:
-            state = "interrupted"
-            raise
+            with _Sending(sinks):
+                try:
+                    yield told
+                    state = "done"
+                    for metric in (names.REMAINING, names.ETA):  # a training may end before its last epoch
+                        figures.set(metric, 0.0)
+                except KeyboardInterrupt:
+                    state = "interrupted"
+                    raise
+                except Exception as raised:
+                    error = str(root_cause(raised))
+                    raise
+                finally:
+                    figures.set_one(names.STATE, state)
+                    figures.set(names.ENDED, time.time())
         finally:
-            figures.set_one(names.STATE, state)
-            figures.set(names.ENDED, time.time())
+            if told.notice is not None:
+                notice = _notice(told, state, time.monotonic() - began, record, error)
+                for refused in notices.send(notice, settings.sns_topic):
+                    logs.say(refused, logging.WARNING)
 
 
-class _Pushing:
-    """Pushes from the beginning on, so that a job that is killed is seen to get nothing done any more."""
+def _notice(told: Telling, state: str, seconds: float, record: str, error: str) -> notices.Notice:
+    figures, results, failures = told.figures, 0, dict[str, int]()
+    for sample in figures.samples():
+        if sample.metric is names.FAILURES and sample.value:
+            failures[f"{sample.labels['stage']} {sample.labels['reason']}"] = int(cast("float", sample.value))
+        if sample.metric is names.IMAGES and (sample.labels["stage"], sample.labels["outcome"]) == ("write", "ok"):
+            results = int(cast("float", sample.value))
+    return notices.Notice(
+        **figures.job,
+        state=state,
+        seconds=seconds,
+        record=record,
+        results=results,
+        failures=failures,
+        cost_usd=figures.value(names.COST),
+        result=told.notice or "",
+        error=error,
+    )
 
-    def __init__(self, gateway: str, figures: Figures) -> None:
-        self.gateway, self.figures, self.told = gateway, figures, ""
+
+class _Sending:
+    """Sends figures from the beginning on, so that a job that is killed is seen to get nothing done any more.
+
+    Each sink gives why it was not taken, which is told once.
+    """
+
+    def __init__(self, sinks: Sequence[Callable[[], str]]) -> None:
+        self.sinks, self.told = sinks, set[int]()
         self.ended = threading.Event()
-        self.thread = threading.Thread(target=self._until_ended, name="push", daemon=True)
+        self.thread = threading.Thread(target=self._until_ended, name="figures", daemon=True)
 
     def __enter__(self) -> None:
-        self._push()
-        self.thread.start()
+        if self.sinks:
+            self._send()
+            self.thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
-        self._push()
+        if self.sinks:
+            self.ended.set()
+            self.thread.join()
+            self._send()
 
     def _until_ended(self) -> None:
-        while not self.ended.wait(PUSH_S):
-            self._push()
+        while not self.ended.wait(SEND_S):
+            self._send()
 
-    def _push(self) -> None:
-        refused = push(self.gateway, self.figures)
-        if refused and not self.told:
-            console.print(f"{refused}; nothing more is told of it", markup=False, soft_wrap=True)
-        self.told = self.told or refused
+    def _send(self) -> None:
+        for number, sink in enumerate(self.sinks):
+            refused = sink()
+            if refused and number not in self.told:
+                self.told.add(number)
+                logs.say(f"{refused}; nothing more is told of it", logging.WARNING)

@@ -38,9 +38,11 @@ def retrain(settings: RetrainSettings) -> Outcome:
     if settings.dry_run:
         return Outcome(_forecast(settings, store))
     figures = Figures("retrain", settings.model_name, settings.registry)
-    with lease(store, LEASE) as check, telling(settings, figures):
+    with lease(store, LEASE) as check, telling(settings, figures, store.uri) as told:
         outcome = _retrain_alone(settings, store, check)
-        figures.set_one(names.DECISION, outcome.summary["decision"])
+        decision = outcome.summary["decision"]
+        told.notice = None if decision == "nothing new" else f"{decision}: {outcome.summary['why']}"
+        figures.set_one(names.DECISION, decision)
         figures.set(names.RETRAINED, time.time())
         return outcome
 

@@ -115,7 +115,8 @@ def retried(uri: str, call: Callable[[], T]) -> T:
                 raise failure from error
         with _retries_lock:
             _retries[Conflict.__name__ if isinstance(failure, Conflict) else type(failure).__name__] += 1
-        log.log(logging.INFO if attempt < 3 else logging.WARNING, "attempt %d of %d: %s", attempt, ATTEMPTS, failure)
+        level, kind = logging.INFO if attempt < 3 else logging.WARNING, {"kind": type(failure).__name__}
+        log.log(level, "attempt %d of %d: %s", attempt, ATTEMPTS, failure, extra=kind)
         time.sleep(random.uniform(0, min(LONGEST_WAIT_S, 0.5 * 2 ** (attempt - 1))))  # noqa: S311 - no secret
     raise AssertionError("ATTEMPTS is at least 1")
 

@@ -10,7 +10,8 @@ import aiohttp
 import requests
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from celebvision.job import JobFailed, console
+from celebvision.job import JobFailed
+from celebvision.logs import say
 
 QUIET_S = 60.0  # without a word, after which the connection is made anew: a dead one is as quiet
 AGAIN_S = 1.0
@@ -37,7 +38,7 @@ def follow(client: JobSubmissionClient, job_id: str, stream: TextIO) -> JobDetai
             if time.monotonic() - answered > LOST_S:
                 raise JobFailed(f"{job_id}: no answer of the cluster for {LOST_S:.0f} s; the job may go on") from error
             if not told:
-                console.print("the connection was lost; it is tried again, and the job goes on", markup=False)
+                say("the connection was lost; it is tried again, and the job goes on")
                 told = True
             time.sleep(AGAIN_S)
 

@@ -14,8 +14,9 @@ from typing import Any, TextIO
 
 from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
-from celebvision.config import SubmitSettings
-from celebvision.job import JobFailed, Outcome, console, digest
+from celebvision.config import SPEECH, SubmitSettings
+from celebvision.job import JobFailed, Outcome, digest
+from celebvision.logs import say
 from celebvision.submit.cluster import OURS, clear_answers, connect
 from celebvision.submit.follow import INTERRUPTED, exit_status, follow
 from celebvision.submit.package import JOB, PROBE, fill
@@ -59,18 +60,18 @@ def submit(settings: SubmitSettings) -> Outcome:
 def _send(settings: SubmitSettings, client: JobSubmissionClient) -> str:
     """The ID of the job, which runs now."""
     job, verb = settings.job(), str(settings.verb)
-    words = job.model_dump(mode="json", exclude={"summary_as_json"})
+    words = job.model_dump(mode="json", exclude=SPEECH)
     job_id = _free_id(settings, client, f"{OURS}{verb}-{digest({'verb': verb, **words})}")
     environment = ENVIRONMENT | {name: _value(name) for name in settings.env}
     with tempfile.TemporaryDirectory(prefix="celebvision-") as folder:
         size = fill(Path(folder), sent(job), places(verb, job), settings.gpus, with_code=settings.code == "here")
-        console.print(f"sends {size / 1000:,.0f} kB; the cluster looks whether the job can run", markup=False)
+        say(f"sends {size / 1000:,.0f} kB; the cluster looks whether the job can run")
         # The package's address, from the first upload on: Ray puts it there in place of the folder.
         runtime_env: dict[str, Any] = {"working_dir": folder, "env_vars": environment}
         client._upload_working_dir_if_needed(runtime_env)
         _refuse_what_is_in_the_way(client, runtime_env)
         _start(settings, client, f"exec python -m celebvision {verb} --config {JOB}", job_id, runtime_env)
-    console.print(f"{job_id} runs", markup=False)
+    say(f"{job_id} runs")
     return job_id
 
 
@@ -168,7 +169,7 @@ def _until_it_ends(settings: SubmitSettings, client: JobSubmissionClient, job_id
     try:
         details = follow(client, job_id, stream)
     except KeyboardInterrupt:
-        console.print("not followed any more; the job goes on", markup=False)
+        say("not followed any more; the job goes on")
         return Outcome(_how(settings, job_id), status=INTERRUPTED)
     return Outcome(_standing(details), status=exit_status(details))
 

@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer, get_device, prepare_model
 
 from celebvision import capacity, registry
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
-from celebvision.config import WATCHED, TrainSettings
+from celebvision.config import SPEECH, WATCHED, TrainSettings
 from celebvision.job import JobFailed, Outcome, digest
 from celebvision.metrics import Figures, telling
 from celebvision.ray_session import board, clear_errors
@@ -65,7 +65,7 @@ def train_on(settings: TrainSettings, data: DataSet) -> Outcome:
         published = json.loads(open_store(run).get(PUBLISHED))
     except NotFound:
         recipe.prepare()
-        with telling(settings, Figures("train", settings.model_name, settings.registry)) as told:
+        with telling(settings, Figures("train", settings.model_name, settings.registry), run) as told:
             weights, metrics = _fit(settings, data, rows, recipe, run, Teller(told))
         published = {"models": recipe.publish(weights, metrics), **metrics}
         open_store(run).put(PUBLISHED, json.dumps(published).encode())
@@ -84,7 +84,7 @@ def _recipe(settings: TrainSettings, data: DataSet) -> Recipe:
 
 def _run_name(settings: TrainSettings, recipe: Recipe) -> str:
     """The same words on the same data continue the same run."""
-    how = {"output", "summary_as_json", "max_worker_failures", "min_workers", "promote", *WATCHED}
+    how = {"output", "max_worker_failures", "min_workers", "promote", *SPEECH, *WATCHED}
     words = settings.model_dump(mode="json", exclude=how)
     return f"{settings.model_name}-{digest({**words, 'data_digest': recipe.data_digest})}"
 

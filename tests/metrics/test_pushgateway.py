@@ -85,10 +85,10 @@ def test_a_gateway_that_refuses_is_told_of_in_its_own_words() -> None:
 def test_a_gateway_that_is_not_there_costs_a_job_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     with gateway(200) as (url, _):
         pass
-    with telling(WatchedSettings(pushgateway=url), figures()):
+    with telling(WatchedSettings(pushgateway=url), figures(), "/labels/runs/one"):
         pass
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith(f"pushgateway: {url} did not take the job's figures: ")
+    assert line.startswith(f"warning: pushgateway: {url} did not take the job's figures: ")
     assert "Connection refused" in line
 
 
@@ -98,10 +98,10 @@ def test_a_gateway_that_is_not_there_costs_a_job_a_line(capsys: pytest.CaptureFi
 def test_a_job_is_seen_at_work_and_then_as_it_ended(
     raised: type[BaseException] | None, state: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(job, "PUSH_S", 0.05)
+    monkeypatch.setattr(job, "SEND_S", 0.05)
     with gateway(200) as (url, seen):
         try:
-            with telling(WatchedSettings(pushgateway=url), figures()) as told:
+            with telling(WatchedSettings(pushgateway=url), figures(), "/labels/runs/one") as told:
                 told.done(1, 10)
                 pushed = len(seen)
                 while len(seen) < pushed + 2:  # again and again
