@@ -132,3 +132,10 @@ def printable(words: str) -> str:
     """On one line, without what moves a terminal's cursor, and not too long: a key may be anything."""
     shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words[:SHOWN])
     return shown if len(words) <= SHOWN else f"{shown}…"
+
+
+def duration(seconds: float) -> str:
+    """As people say it, in two units at most: 5 s, 2 min 05 s, 1 h 02 min."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from celebvision.logs import printable
+from celebvision.logs import duration, printable
 
 # The URL is a secret, as whoever has it can post there: it is no setting, which the run's record would hold.
 VARIABLE = "CELEBVISION_WEBHOOK_URL"
@@ -43,7 +43,7 @@ class Notice:
 
     @property
     def title(self) -> str:
-        return f"{self.verb} with {printable(self.model)}: {self.state} after {_duration(self.seconds)}"
+        return f"{self.verb} with {printable(self.model)}: {self.state} after {duration(self.seconds)}"
 
     @property
     def text(self) -> str:
@@ -104,9 +104,3 @@ def _to_sns(topic: str, notice: Notice) -> str:
     except (BotoCoreError, ClientError) as error:
         return f"{topic}: the notice was not taken: {error}"
     return ""
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -20,7 +20,7 @@ FLOORS = [
     {"styling"},
     {"style_evaluation", "evaluation"},
     {"training", "batch"},
-    {"demo", "retrain", "submit"},
+    {"demo", "retrain", "submit", "top"},
     {"cli"},
     {"__main__"},
 ]

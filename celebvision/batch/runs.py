@@ -60,9 +60,7 @@ def _row(run: Run, held: str | None) -> dict[str, Any]:
     keys = run.inventory.get("keys", 0)
     results, failures = run.counts.get("results", 0), run.counts.get("failures", 0)
     rate = (results + failures) / run.seconds if run.seconds else 0.0
-    state: str = run.state
-    if state in ("listing", "running") and not held:
-        state = "stopped"  # nobody works on it: its driver was lost; the same command continues
+    state = state_of(run, held)
     left = keys - results - failures
     return {
         "run_id": run.run_id,
@@ -78,6 +76,11 @@ def _row(run: Run, held: str | None) -> dict[str, Any]:
         "updated": f"{_age_s(run.updated):.0f} s ago",
         "error": run.error,
     }
+
+
+def state_of(run: Run, held: str | None) -> str:
+    """`stopped` where nobody works on it (`held`: who has the lease), so that the same command is to continue it."""
+    return "stopped" if run.state in ("listing", "running") and not held else run.state
 
 
 def _age_s(moment: str) -> float:

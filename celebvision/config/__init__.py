@@ -12,6 +12,7 @@ from celebvision.config.retrain import RetrainSettings
 from celebvision.config.settings import MIB, PICTURES, SPEECH, URI, Crop, Part, Settings, WordsError
 from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
 from celebvision.config.submit import JOBS, SubmitSettings
+from celebvision.config.top import TopSettings
 from celebvision.config.train import Augment, CycleGANSettings, Phase, PromoteSettings, TrainSettings
 from celebvision.config.watched import WATCHED, WatchedSettings
 
@@ -46,6 +47,7 @@ __all__ = [
     "StyleWords",
     "StylizeSettings",
     "SubmitSettings",
+    "TopSettings",
     "TrainSettings",
     "WatchedSettings",
     "WordsError",

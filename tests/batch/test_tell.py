@@ -26,7 +26,9 @@ def test_a_key_passes_the_stages_before_the_one_it_fails_in() -> None:
     told = teller()
     counts = Counter(results=5, failures=5, failures_fetch=1, failures_decode=3, failures_write=1)
     failures = {"fetch NotFound": 1, "decode UndecodableImage": 2, "decode NeverHeardOf": 1, "write Denied": 1}
-    told.shard(counts, Measured({"infer": [0.1]}, places=8, pictures=6, wall_s=0.4, failures=failures), left=7)
+    examples = dict.fromkeys(failures, ("a.jpg", "what was wrong"))
+    measured = Measured({"infer": [0.1]}, places=8, pictures=6, wall_s=0.4, failures=failures, examples=examples)
+    told.shard(counts, measured, left=7)
     assert images(told) == {
         ("fetch", "ok"): 9,
         ("fetch", "failed"): 1,
