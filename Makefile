@@ -8,7 +8,7 @@ LEARNING := tests/training tests/retrain tests/evaluation tests/test_demo.py
 FAULTS := tests/integration/faults
 
 .PHONY: help install demo test test-learning test-rest check audit integration integration-faults integration-rest
-.PHONY: bench findings lock image clean
+.PHONY: dashboards bench findings lock image clean
 
 help: ## what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
@@ -52,6 +52,9 @@ integration-faults: install
 
 integration-rest: install
 	$(PYTEST) tests/integration $(FAULTS:%=--ignore=%)
+
+dashboards: install ## make Grafana's dashboards anew from their code
+	$(BIN)/python -m cluster.monitoring.grafana.write
 
 bench: install ## measure the parts, and classify beside its peers; an hour or so; figures go to stdout
 	$(BIN)/python -m tests.benchmarks

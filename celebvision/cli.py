@@ -77,7 +77,8 @@ def main(words: Sequence[str] | None = None) -> int:
     except config.WordsError as error:
         print(f"celebvision {name}: {error}", file=sys.stderr)
         return 2
-    logs.configure(as_json=settings.log_json)
+    namespace = getattr(settings, "cloudwatch", None)
+    logs.configure(as_json=settings.log_json or namespace is not None, namespace=namespace)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a job that is stopped says how it stands
     try:
         outcome = _run(VERBS[name], settings)

@@ -15,6 +15,7 @@ from typing import Any, TextIO
 from rich.console import Console
 
 INTERVAL_S = 60.0  # between lines of one kind of failure
+COUNTED, COUNTED_BY = "celebvision_failures_total", ("verb", "model", "stage", "reason")  # by CloudWatch
 SHOWN = 300  # characters of a failure's key and of its message: both may be of any length
 
 console = Console(stderr=True, highlight=False, emoji=False)
@@ -27,6 +28,7 @@ class _Stderr(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         super().__init__()
         self.as_json, self.about = False, dict[str, str]()
+        self.namespace: str | None = None
         self.said: dict[tuple[str, str], float] = {}  # when, by logger and kind
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -54,6 +56,11 @@ class _Stderr(logging.StreamHandler[TextIO]):
             **self.about,
             **getattr(record, "fields", {}),
         }
+        if self.namespace and line.keys() >= {"count", *COUNTED_BY}:
+            counts = {"Name": COUNTED, "Unit": "Count"}
+            metrics = {"Namespace": self.namespace, "Dimensions": [list(COUNTED_BY)], "Metrics": [counts]}
+            line["_aws"] = {"Timestamp": round(1000 * record.created), "CloudWatchMetrics": [metrics]}
+            line[COUNTED] = line["count"]
         if record.exc_info:
             line["traceback"] = logging.Formatter().formatException(record.exc_info)
         return json.dumps(line, default=str)
@@ -63,9 +70,13 @@ _stderr = _Stderr()
 _stderr.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
 
 
-def configure(as_json: bool) -> None:
-    """Let this process say all to stderr, as lines of JSON or for people."""
-    _stderr.as_json = as_json
+def configure(as_json: bool, namespace: str | None = None) -> None:
+    """Let this process say all to stderr, as lines of JSON or for people.
+
+    Of lines of JSON, those that tell of failures are metrics of that namespace in CloudWatch's embedded metric format,
+    where there is one: a log group then counts them.
+    """
+    _stderr.as_json, _stderr.namespace = as_json, namespace
     root = logging.getLogger()
     if _stderr not in root.handlers:
         root.addHandler(_stderr)

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 
@@ -98,3 +99,26 @@ def test_a_failed_command_says_so_in_json(capsys: pytest.CaptureFixture[str], tm
     (line,) = lines(capsys)
     assert line["level"] == "ERROR"
     assert str(line["message"]).startswith("celebvision cluster: ")
+
+
+def test_a_log_group_counts_failures_by_lines_in_the_embedded_metric_format(capsys: pytest.CaptureFixture[str]) -> None:
+    configure(as_json=True, namespace="CelebVision")
+    try:
+        with about(verb="classify", model="cnn", output="s3://photos/ü", run_id="one"):
+            FailureLog().tell({"fetch NotFound": 3}, {"fetch NotFound": ("a.jpg", "there is no such object")})
+            say("classify: 5 of 9 images", done=5.0, total=9.0)
+    finally:
+        configure(as_json=False)
+    failure, progress = lines(capsys)
+    told = cast("dict[str, Any]", failure["_aws"])
+    (metrics,) = told["CloudWatchMetrics"]
+    assert metrics["Namespace"] == "CelebVision"
+    assert isinstance(told["Timestamp"], int)
+    # As its specification says: what is named stands at the root, dimensions as words and metrics as numbers.
+    for dimensions in metrics["Dimensions"]:
+        assert 0 < len(dimensions) <= 30
+        assert all(isinstance(failure[name], str) for name in dimensions)
+    assert [(one["Name"], one["Unit"], failure[one["Name"]]) for one in metrics["Metrics"]] == [
+        ("celebvision_failures_total", "Count", 3)
+    ]
+    assert "_aws" not in progress

@@ -15,6 +15,11 @@ class WatchedSettings(Settings):
     pushgateway: WebAddress | None = Field(
         None, description="http://HOST:PORT of a Prometheus Pushgateway, which keeps the figures when the job is gone"
     )
+    cloudwatch: str | None = Field(
+        None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.#-]{0,254}$",
+        description="namespace of AWS CloudWatch that key figures go to, and failures by JSON logs (see --log_json)",
+    )
     sns_topic: str | None = Field(
         None,
         pattern=r"^arn:aws[\w-]*:sns:[\w-]+:\d{12}:[\w-]+$",

@@ -15,6 +15,7 @@ from celebvision import logs, notices
 from celebvision.config import WatchedSettings
 from celebvision.cost import Meter, usd_per_hour
 from celebvision.metrics import names
+from celebvision.metrics.cloudwatch import CloudWatch
 from celebvision.metrics.figures import Figures
 from celebvision.metrics.pushgateway import push
 from celebvision.ray_session import root_cause
@@ -75,7 +76,11 @@ def telling(settings: WatchedSettings, figures: Figures, record: str) -> Iterato
     told = Telling(settings, figures)
     figures.set_one(names.STATE, "running")
     state, error, began = "failed", "", time.monotonic()
-    sinks = [partial(push, settings.pushgateway, figures)] if settings.pushgateway else []
+    sinks: list[Callable[[], str]] = []
+    if settings.pushgateway:
+        sinks.append(partial(push, settings.pushgateway, figures))
+    if settings.cloudwatch:
+        sinks.append(CloudWatch(settings.cloudwatch, figures).send)
     with logs.about(**figures.job, run_id=record.rpartition("/")[2]):
         try:
             with _Sending(sinks):
