@@ -6,6 +6,7 @@ import fnmatch
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import urllib.parse
@@ -19,6 +20,9 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
+from celebvision.logs import COUNTED, COUNTED_BY
+from celebvision.metrics.cloudwatch import JUDGED, KEY
+from celebvision.metrics.names import JOB_LABELS
 from cluster.check import faults
 
 AWS = Path(__file__).parents[2] / "cluster" / "aws"
@@ -317,6 +321,35 @@ def test_logs_end_and_alarms_reach_somebody(made: dict[str, str]) -> None:
         assert alarm["AlarmActions"] == [topic["TopicArn"]]
     parameter = boto3.client("ssm").get_parameter(Name="AmazonCloudWatch-celebvision")["Parameter"]["Value"]
     assert json.loads(parameter) == agent
+
+
+def test_alarms_of_jobs_are_those_of_prometheus_on_what_jobs_send(made: dict[str, str]) -> None:
+    given = yaml.safe_load((AWS.parent / "monitoring" / "rules" / "jobs.yml").read_text())
+    known = {rule.get("alert") for group in given["groups"] for rule in group["rules"]}
+    found = boto3.client("cloudwatch").describe_alarms()["MetricAlarms"]
+    ours = [alarm for alarm in found if "#" in alarm["AlarmDescription"]]
+    alarms = {alarm["AlarmName"].removeprefix("celebvision-"): alarm for alarm in ours}
+    assert alarms.keys() <= known
+    assert {alarm["MetricName"] for alarm in alarms.values()} == JUDGED.keys()
+    for name, alarm in alarms.items():
+        assert alarm["AlarmDescription"].endswith(f"cluster/monitoring/RUNBOOK.md#{name.lower()}")
+        assert (alarm["Namespace"], alarm["Statistic"], alarm["Dimensions"]) == ("CelebVision", "Maximum", [])
+
+
+def test_the_dashboard_asks_for_what_jobs_send(made: dict[str, str]) -> None:
+    sent = {metric.exported: tuple(metric.labels) for metric in KEY} | dict.fromkeys(JUDGED, ())
+    body = json.loads(boto3.client("cloudwatch").get_dashboard(DashboardName="celebvision")["DashboardBody"])
+    asked = re.findall(r'SEARCH\(\'{CelebVision,(.*?)} MetricName=\\"(\w+)\\"', json.dumps(body))
+    assert len(asked) == len(body["widgets"]) - 1
+    for dimensions, name in asked:
+        if name == COUNTED:
+            assert tuple(dimensions.split(",")) == COUNTED_BY
+        else:
+            assert dimensions.split(",") == [*JOB_LABELS, *sent[name]]
+    places = [(widget["x"], widget["y"]) for widget in body["widgets"]]
+    assert len(places) == len(set(places))
+    (alarms,) = [widget["properties"]["alarms"] for widget in body["widgets"] if widget["type"] == "alarm"]
+    assert len(alarms) == 1 + len(JUDGED)
 
 
 def test_the_head_has_an_alarm_once_it_is_there(made: dict[str, str], terraform: Terraform) -> None:

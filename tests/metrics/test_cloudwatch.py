@@ -127,7 +127,7 @@ def test_all_that_a_job_can_tell_is_one_call(figures: Figures) -> None:
             for label in (*LOSSES, *VALIDATED):
                 labels = dict.fromkeys(metric.labels, label)
                 if all(value in metric.labels[name] for name, value in labels.items()):
-                    figures.set(metric, 1e300, **labels)
+                    figures.set(metric, 1e100, **labels)
     for stage in STAGES:
         for outcome in OUTCOMES:
             figures.add(names.IMAGES, 1, stage=stage, outcome=outcome)
