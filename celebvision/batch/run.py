@@ -313,9 +313,10 @@ def _work(
         shown = max(shown, counts["results"] + counts["failures"], min(done, keys_left - 1))
         show(shown, f"{counts['failures']} failed")
         teller.told.done(shown, keys_left)
+        if done:  # as the watchdog sees it, now and then
+            teller.workers(board.workers())
         if time.monotonic() - saved > SAVE_INTERVAL_S:
             saved = time.monotonic()
-            teller.workers(board.workers())
             save()
             run.mark(before + counts["results"] + counts["failures"])
 

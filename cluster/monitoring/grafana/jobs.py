@@ -8,10 +8,7 @@ EACH = "{{verb}} {{model}}"
 LIVE = f"({of_job('celebvision_job_end_timestamp_seconds')} == 0)"
 TOTAL = f"({of_job('celebvision_inventory_images')} > 0)"
 PLANNED = f"({of_job('celebvision_epochs_planned')} > 0)"
-DONE = (
-    f"(1 - {of_job('celebvision_images_remaining')} / {TOTAL}) or ({of_job('celebvision_epoch')} / {PLANNED}) "
-    f"or 0 * {of_job('celebvision_job_start_timestamp_seconds')}"
-)
+DONE = f"(1 - {of_job('celebvision_images_remaining')} / {TOTAL}) or ({of_job('celebvision_epoch')} / {PLANNED})"
 FIRING = 'ALERTS{alertstate="firing"}'
 
 

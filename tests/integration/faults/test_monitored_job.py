@@ -1,7 +1,9 @@
-"""A real Prometheus, Alertmanager and Pushgateway beside a job on two nodes: what they show, and of what they tell."""
+"""A real Prometheus, Alertmanager and Pushgateway beside jobs on two nodes: what they show, and of what they tell."""
 
 import json
 import signal
+import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +11,14 @@ from pathlib import Path
 import pytest
 from labelling import record, rows
 from monitoring import Monitoring
+from trainings import drawn_shards
 
 from celebvision.batch.clock import STAGES
+from celebvision.metrics import Figures, names, push
+from cluster.monitoring.grafana.panel import Dashboard, asked
+from cluster.monitoring.grafana.write import CLUSTER, JOBS, PIPELINE, TRAINING
 from faults.cluster import Cluster, cluster, free_ports
-from faults.command import kill, wait_until
+from faults.command import BIN, kill, wait_until
 from faults.conftest import House, Start
 
 ACTOR = "WorkShards"
@@ -44,6 +50,22 @@ def watched(monitoring: Monitoring, tmp_path_factory: pytest.TempPathFactory) ->
     monitoring.nodes.write_text("[]")
 
 
+class Asked:
+    """The queries of dashboards that Prometheus has not answered with a series yet; a panel's name with each."""
+
+    def __init__(self, monitoring: Monitoring, *dashboards: Dashboard) -> None:
+        self.monitoring = monitoring
+        self.left = [
+            (f"{dashboard.name}: {panel.title}", asked(query.expr, "15s"))
+            for dashboard in dashboards
+            for panel in dashboard.panels
+            for query in panel.queries
+        ]
+
+    def again(self) -> None:
+        self.left = [(panel, query) for panel, query in self.left if not self.monitoring.series(query)]
+
+
 def of(output: Path, metric: str, labels: str = "") -> str:
     """A metric of the job that writes there, whoever shows it."""
     return f'{metric}{{output="{output}"{labels}}}'
@@ -53,10 +75,21 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
     house: House, start: Start, watched: Cluster, monitoring: Monitoring, tmp_path: Path
 ) -> None:
     output, seen = tmp_path / "labels", Counter[str]()
+    # What only a second run has, or none here: drift, and a failed share from a hundred images on.
+    gone = Figures("classify", "other", str(output))
+    gone.set(names.DRIFT, 0.3, distribution="brightness")
+    assert push(monitoring.pushgateway, gone) == ""
+    dashboards, last = Asked(monitoring, JOBS, PIPELINE, CLUSTER), time.monotonic()
+    words = ["--node_type", "g5.xlarge", "--deadline", "2100-01-01T00:00:00Z"]
     done = of(output, "celebvision_images_total", ',stage="write",outcome="ok",job="ray"')
-    with start([*house.words(output), "--pushgateway", monitoring.pushgateway], watched.environment) as command:
+    words = [*house.words(output), *words, "--pushgateway", monitoring.pushgateway]
+    with start(words, watched.environment) as command:
 
         def ended() -> bool:
+            nonlocal last
+            if time.monotonic() - last > 1:
+                dashboards.again()
+                last = time.monotonic()
             amount = monitoring.value(f"max({done})")
             if amount is not None and amount < len(house.keys):
                 seen["done"] += 1
@@ -84,6 +117,43 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
     assert monitoring.value(of(output, "celebvision_images_remaining", ',job="celebvision"')) == 0
     assert not monitoring.series(FIRING)
     assert not monitoring.told
+    assert dashboards.left == [], "panels of Grafana that showed nothing of the job"
+    top = [str(BIN / "celebvision"), "top", "--metrics", monitoring.prometheus, "--json"]
+    looked = json.loads(subprocess.run(top, capture_output=True, text=True, check=True, timeout=60).stdout)
+    (job,) = [job for job in looked["jobs"] if job["output"] == str(output) and job["model"] == "cnn"]
+    assert job["state"] == "done"
+    assert {name: job["figures"][name] for name in told["figures"]} == told["figures"]
+
+
+def test_a_training_is_on_its_dashboard(start: Start, watched: Cluster, monitoring: Monitoring, tmp_path: Path) -> None:
+    registry = str(tmp_path / "models")
+    # What a GAN and `retrain` have besides: each takes minutes.
+    gan, retrained = Figures("train", "cyclegan", registry), Figures("retrain", "cnn", registry)
+    gan.set(names.VALIDATION, 0.2, figure="variety")
+    gan.set(names.LOSS, 0.4, loss="discriminator")
+    retrained.set_one(names.DECISION, "promoted")
+    retrained.set(names.RETRAINED, time.time())
+    assert [push(monitoring.pushgateway, figures) for figures in (gan, retrained)] == ["", ""]
+    dashboard = Asked(monitoring, TRAINING)
+    words = [str(BIN / "celebvision"), "train", "--data", drawn_shards(tmp_path, 60), "--registry", registry]
+    words += [
+        "--phases",
+        '[{"epochs": 3, "learning_rate": 0.001}]',
+        "--batch_size",
+        "20",
+        "--arguments",
+        '{"width": 8}',
+    ]
+    with start([*words, "--pushgateway", monitoring.pushgateway], watched.environment) as command:
+
+        def ended() -> bool:
+            dashboard.again()
+            return command.ended()
+
+        wait_until(ended, "the training did not end", 300, every_s=1)
+        assert command.status() == 0, command.stderr
+    dashboard.again()
+    assert dashboard.left == [], "panels of Grafana that showed nothing of the training"
 
 
 def test_a_job_that_stands_still_is_told_of_and_so_is_that_it_goes_on(
