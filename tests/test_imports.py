@@ -13,7 +13,7 @@ FLOORS = [
     {"storage", "images", "memory", "sheet", "logs", "__init__"},
     {"config", "job"},
     {"models"},
-    {"ray_session", "lease", "preemption", "capacity", "cost"},
+    {"ray_session", "lease", "preemption", "spot", "capacity", "cost"},
     {"notices"},
     {"metrics"},
     {"celeba", "registry", "pretrained", "local_cluster"},

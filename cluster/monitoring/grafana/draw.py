@@ -20,6 +20,7 @@ from urllib.request import urlopen
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from cluster.monitoring.grafana.panel import WIDTH, Dashboard, Panel, Query, asked
 from cluster.monitoring.grafana.write import DASHBOARDS
@@ -85,7 +86,7 @@ def _table(axes: Axes, panel: Panel, prometheus: str, minutes: float) -> None:
     heads = list(dict.fromkeys(name for row in found.values() for name in row))
     if cells := [[row.get(head, "") for head in heads] for row in found.values()]:
         height = min(1.0, 0.11 * (len(cells) + 1))
-        place = (0.0, 1.0 - height, 1.0, height)  # else a long table would push the other panels away
+        place = Bbox.from_bounds(0.0, 1.0 - height, 1.0, height)  # else a long table would push the other panels away
         drawn = axes.table(cells, colLabels=heads, bbox=place, cellLoc="left", edges="horizontal")
         drawn.auto_set_font_size(False)
         drawn.set_fontsize(7)
