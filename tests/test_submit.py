@@ -44,6 +44,7 @@ def submit_settings(verb: str, words: str) -> SubmitSettings:
         (["classify", "--stop", "x", "--", *JOB.split()], "verb, stop: give one of them"),
         (["classify", "--env", "HOME,AWS_SECRET_ACCESS_KEY", "--", *JOB.split()], "looks like a secret"),
         (["classify", "--env", "MY_token", "--", *JOB.split()], "looks like a secret"),
+        (["classify", "--env", "CELEBVISION_WEBHOOK_URL", "--", *JOB.split()], "looks like a secret"),
     ],
 )
 def test_wrong_words_are_told_before_anybody_is_asked(

@@ -49,7 +49,7 @@ class SubmitSettings(Settings):
     @classmethod
     def _no_secrets(cls, names: list[str]) -> list[str]:
         for name in names:
-            if re.search("SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|KEY|AUTH|^AWS_PROFILE$", name, re.IGNORECASE):
+            if re.search("SECRET|TOKEN|PASSWORD|PASSWD|CREDENTIAL|KEY|AUTH|WEBHOOK|^AWS_PROFILE$", name, re.IGNORECASE):
                 raise ValueError(f"{name} looks like a secret: the dashboard shows it; give the cluster a role instead")
         return names
 

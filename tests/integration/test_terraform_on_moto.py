@@ -20,6 +20,7 @@ import pytest
 import yaml
 from moto.server import ThreadedMotoServer
 
+from celebvision.config import WatchedSettings
 from celebvision.logs import COUNTED, COUNTED_BY
 from celebvision.metrics.cloudwatch import JUDGED, KEY
 from celebvision.metrics.names import JOB_LABELS
@@ -257,6 +258,15 @@ def test_only_the_head_starts_machines_and_makes_the_token(made: dict[str, str])
         assert not _may("celebvision-worker", action, resource), action
     assert _may("celebvision-worker", "ssm:GetParameter", token)
     assert not _may("celebvision-worker", "ssm:GetParameter", token.replace("celebvision", "payroll"))
+
+
+def test_the_head_tells_how_jobs_ended_and_the_topic_is_said(made: dict[str, str]) -> None:
+    (topic,) = boto3.client("sns").list_topics()["Topics"]
+    assert made["sns_topic"] == topic["TopicArn"]
+    assert _may("celebvision-head", "sns:Publish", made["sns_topic"])
+    assert not _may("celebvision-head", "sns:Publish", f"arn:aws:sns:us-east-1:{ACCOUNT}:other")
+    assert not _may("celebvision-worker", "sns:Publish", made["sns_topic"])
+    assert WatchedSettings(sns_topic=made["sns_topic"])
 
 
 def test_the_head_ends_only_machines_of_its_cluster_and_passes_only_the_workers_role(made: dict[str, str]) -> None:

@@ -23,6 +23,11 @@ output "photos" {
   value       = "s3://${aws_s3_bucket.of["photos"].bucket}"
 }
 
+output "sns_topic" {
+  description = "--sns_topic of jobs: who gets the alarms' mails is told how a job ended, too"
+  value       = aws_sns_topic.alarms.arn
+}
+
 output "data" {
   description = "What --output and --registry begin with"
   value       = "s3://${aws_s3_bucket.of["data"].bucket}"

@@ -103,6 +103,11 @@ data "aws_iam_policy_document" "head" {
     resources = ["*"] # EC2 knows no narrower one for what describes
   }
   statement {
+    sid       = "TellHowAJobEnded"
+    actions   = ["sns:Publish"]
+    resources = [aws_sns_topic.alarms.arn]
+  }
+  statement {
     sid       = "StartWorkers"
     actions   = ["ec2:RunInstances"]
     resources = ["${local.ec2}:instance/*"]
