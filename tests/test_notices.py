@@ -147,6 +147,19 @@ def test_each_end_of_a_job_is_told(webhook: Webhook, ends: BaseException | None,
     assert ("error: no" in lines) is (state == "failed")
 
 
+def test_a_job_within_a_job_moves_it_and_only_the_whole_is_told_of(webhook: Webhook) -> None:
+    whole = Figures("retrain", "cnn", "/models")
+    with telling(WatchedSettings(), whole, "/models/retrain") as retraining:
+        retraining.notice = "kept: it was not shown better"
+        whole.set(names.MOVED, 0.0)
+        with telling(WatchedSettings(), Figures("train", "cnn", "/models"), "/models/_training/one") as training:
+            whole.set(names.MOVED, 0.0)
+            training.done(1, 10)
+            assert whole.value(names.MOVED)
+    (body,) = webhook.bodies
+    assert body["text"].splitlines()[:2] == ["retrain with cnn: done after 0 s", "kept: it was not shown better"]
+
+
 def test_a_notice_that_is_not_taken_harms_no_job(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 from typing import cast
 
@@ -23,6 +24,8 @@ from celebvision.ray_session import root_cause
 SEND_S = 30.0
 LATELY_S = 60.0  # what a rate is of
 
+_around: ContextVar[Telling | None] = ContextVar("_around", default=None)  # the job that a job is a part of
+
 
 class Telling:
     """How a job at work gets on, as figures."""
@@ -32,6 +35,7 @@ class Telling:
         self.figures, self.price = figures, usd_per_hour(settings)
         self.meter: Meter | None = None  # from the first images on, when there is a cluster
         self.marks: deque[tuple[float, float]] = deque()  # times, and what was done by then
+        self.around = _around.get()
         self.notice: str | None = ""  # a line for those who are told at the end; None: it is not worth a notice
         figures.set(names.STARTED, time.time())
         figures.set(names.ENDED, 0.0)
@@ -39,8 +43,10 @@ class Telling:
         self.moved()
 
     def moved(self) -> None:
-        """Something got done."""
+        """Something got done, by the job that this is a part of too."""
         self.figures.set(names.MOVED, time.time())
+        if self.around is not None:
+            self.around.moved()
 
     def done(self, done: float, total: float) -> None:
         """So many images of `total` are done: tells rate, what remains, time left, and the cost so far."""
@@ -74,6 +80,7 @@ def telling(settings: WatchedSettings, figures: Figures, record: str) -> Iterato
         JobFailed: the node type has no price.
     """
     told = Telling(settings, figures)
+    outside = _around.set(told)
     figures.set_one(names.STATE, "running")
     state, error, began = "failed", "", time.monotonic()
     sinks: list[Callable[[], str]] = []
@@ -99,7 +106,8 @@ def telling(settings: WatchedSettings, figures: Figures, record: str) -> Iterato
                     figures.set_one(names.STATE, state)
                     figures.set(names.ENDED, time.time())
         finally:
-            if told.notice is not None:
+            _around.reset(outside)
+            if told.notice is not None and told.around is None:
                 notice = _notice(told, state, time.monotonic() - began, record, error)
                 for refused in notices.send(notice, settings.sns_topic):
                     logs.say(refused, logging.WARNING)
