@@ -76,7 +76,7 @@ def configure(as_json: bool, namespace: str | None = None) -> None:
     Of lines of JSON, those that tell of failures are metrics of that namespace in CloudWatch's embedded metric format,
     where there is one: a log group then counts them.
     """
-    _stderr.as_json, _stderr.namespace = as_json, namespace
+    _stderr.as_json, _stderr.namespace, _stderr.said = as_json, namespace, {}
     root = logging.getLogger()
     if _stderr not in root.handlers:
         root.addHandler(_stderr)
@@ -139,10 +139,10 @@ class FailureLog:
         log.warning("%s", words, extra={"fields": fields})
 
 
-def printable(words: str) -> str:
+def printable(words: str, most: int = SHOWN) -> str:
     """On one line, without what moves a terminal's cursor, and not too long: a key may be anything."""
-    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words[:SHOWN])
-    return shown if len(words) <= SHOWN else f"{shown}…"
+    shown = "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in words[:most])
+    return shown if len(words) <= most else f"{shown}…"
 
 
 def duration(seconds: float) -> str:

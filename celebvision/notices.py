@@ -59,6 +59,8 @@ class Notice:
         if self.error:
             lines.append(f"error: {printable(self.error)}")
         lines += [f"output: {printable(self.output)}", f"record: {printable(self.record)}"]
+        if self.verb != "retrain":
+            lines.append(f"a page of it: celebvision report --run {printable(self.record)}")
         if self.state != "done":
             lines.append("The same command continues it.")
         elif failures:

@@ -48,7 +48,7 @@ def histograms(columns: Mapping[str, Numbers]) -> bytes:
         axes.axvline(median, color="#333333", linestyle="--", label=f"median {median:.3g}")
         axes.set(xlabel=name.replace("_", " "), ylabel="pictures")
         axes.legend()
-    return _png(figure)
+    return png(figure)
 
 
 def boxes(groups: Mapping[str, Mapping[str, Numbers]]) -> bytes:
@@ -58,10 +58,11 @@ def boxes(groups: Mapping[str, Mapping[str, Numbers]]) -> bytes:
     for (name, columns), axes in zip(groups.items(), np.atleast_1d(figure.subplots(1, len(groups))), strict=True):
         axes.boxplot(list(columns.values())[::-1], orientation="horizontal", tick_labels=list(columns)[::-1])
         axes.set(xlabel=name.replace("_", " "))
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as a PNG, the same bytes each time."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=100, metadata={"Software": None})
     return content.getvalue()

@@ -11,7 +11,7 @@ PACKAGE = "celebvision"
 # From the ground up: a room may import rooms of lower floors, and rooms on its own floor where `beside` says so.
 FLOORS = [
     {"storage", "images", "memory", "sheet", "logs", "__init__"},
-    {"config", "job"},
+    {"config", "job", "page"},
     {"models"},
     {"ray_session", "lease", "preemption", "spot", "capacity", "cost"},
     {"notices"},
@@ -20,7 +20,7 @@ FLOORS = [
     {"styling"},
     {"style_evaluation", "evaluation"},
     {"training", "batch"},
-    {"demo", "retrain", "submit", "top"},
+    {"demo", "retrain", "submit", "top", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -70,6 +70,7 @@ def test_the_webhook_is_told_counts_failures_cost_and_where_to_look(webhook: Web
         "cost: 4.26 USD",
         "output: s3://photos/&lt;labels&gt;",
         "record: s3://photos/&lt;labels&gt;/runs/20260131T070000Z-0a1b2c3d",
+        "a page of it: celebvision report --run s3://photos/&lt;labels&gt;/runs/20260131T070000Z-0a1b2c3d",
         "The same command with --retry failures does the failures again.",
     ]
 

@@ -11,8 +11,10 @@ from celebvision.config import RunsSettings
 from celebvision.job import JobFailed, Outcome
 from celebvision.lease import holder_of
 from celebvision.logs import say
-from celebvision.storage import open_store
+from celebvision.page import page
+from celebvision.storage import Store, join, open_store
 
+PAGE, REPORT = "runs.html", "report.html"
 COUNTS = ("keys", "results", "uncertain", "failures")
 COLUMNS = ("run_id", "verb", "model", "state", *COUNTS, "images_per_s", "eta_s", "updated")
 
@@ -30,10 +32,20 @@ def runs(settings: RunsSettings) -> Outcome:
     found = [_row(run, held) for run in find_runs(output)]
     if not found:
         raise JobFailed(f"{settings.output}: no run; give the --output of classify or stylize")
+    if settings.html:
+        output.put(PAGE, _page(output, found).encode())
+        return Outcome({"page": join(settings.output, PAGE), "runs": len(found)})
     if settings.summary_as_json:
         return Outcome({"runs": found})
     _show([COLUMNS, *(tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) for row in found)])
     return Outcome({"holder": held} if held else {})
+
+
+def _page(output: Store, found: list[dict[str, Any]]) -> str:
+    """The runs as a page, the latest first."""
+    reports = {stat.key for stat in output.list("runs/") if stat.key.endswith(f"/{REPORT}")}
+    rows = [{**row, "report": name if (name := f"runs/{row['run_id']}/{REPORT}") in reports else ""} for row in found]
+    return page("runs.html", f"Runs of {output.uri}", [], runs=rows[::-1], uri=output.uri)
 
 
 def _compare(settings: RunsSettings, run_ids: tuple[str, str]) -> Outcome:
@@ -74,6 +86,7 @@ def _row(run: Run, held: str | None) -> dict[str, Any]:
         "images_per_s": round(rate, 1),
         "eta_s": round(left / rate) if state == "running" and rate else None,
         "updated": f"{_age_s(run.updated):.0f} s ago",
+        "cost_usd": run.figures.get("celebvision_cost_usd"),
         "error": run.error,
     }
 

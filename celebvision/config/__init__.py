@@ -8,6 +8,7 @@ from celebvision.config.cluster import ClusterSettings
 from celebvision.config.data import DemoSettings, IngestSettings
 from celebvision.config.evaluate import EvaluateSettings
 from celebvision.config.parse import parse
+from celebvision.config.report import ReportSettings
 from celebvision.config.retrain import RetrainSettings
 from celebvision.config.settings import MIB, PICTURES, SPEECH, URI, Crop, Part, Settings, WordsError
 from celebvision.config.style import STYLE_WORDS, VGG, Arch, GatysSettings, PerceptualSettings, StyleWords
@@ -41,6 +42,7 @@ __all__ = [
     "Phase",
     "PlanSettings",
     "PromoteSettings",
+    "ReportSettings",
     "RetrainSettings",
     "RunsSettings",
     "Settings",

@@ -98,6 +98,7 @@ class RunsSettings(Settings):
     """What ran on an output, and how it stands."""
 
     output: URI = Field(description="output of `classify` or `stylize`")
+    html: bool = Field(False, description="write them as a page, OUTPUT/runs.html, with links to the reports there are")
     compare: CliVariadicArg[tuple[str, str] | None] = Field(
         None, description="two run ids of classify: how far pictures and answers of the second are from the first's"
     )

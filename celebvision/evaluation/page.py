@@ -2,27 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
-
 from celebvision.evaluation.measure import Comparison, Measured
+from celebvision.page import Picture, page, percent
 
-MAX_BYTES = 5_000_000  # of a page; pictures that would make it larger are left out
 WORST = 12  # groups of a table
 LISTED = 100  # pictures that could not be read
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the page, made when there is room for it."""
-
-    name: str
-    kind: str  # png or jpeg
-    make: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -58,23 +45,14 @@ class Evaluation:
         ]
 
 
-def page(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
+def page_of(evaluation: Evaluation, pictures: Sequence[Picture]) -> str:
     """The page as HTML; `pictures` in the order in which they are worth their room."""
-    bare = _render(evaluation, {})
-    room = MAX_BYTES - len(bare.encode())
-    shown: dict[str, str] = {}
-    for picture in pictures:
-        source = f"data:image/{picture.kind};base64,{base64.b64encode(picture.make()).decode()}"
-        if len(source) + 2 * len(picture.name) + 64 > room:
-            break
-        shown[picture.name] = source
-        room -= len(source) + 2 * len(picture.name) + 64
-    return _render(evaluation, shown)
-
-
-def percent(share: float | None) -> str:
-    """Empty where there is none."""
-    return "" if share is None else f"{100 * share:.1f} %"
+    words = {name: getattr(evaluation, name) for name in ("data", "split", "failures")}
+    derived = {name: getattr(evaluation, name) for name in ("names", "targets", "sentences")}
+    title = f"Evaluation of {', '.join(evaluation.names.values())}"
+    return page(
+        "evaluation.html", title, pictures, images=evaluation.pictures, **words, **derived, worst=WORST, listed=LISTED
+    )
 
 
 def _sentences(one: Measured, name: str) -> Iterator[str]:
@@ -88,18 +66,3 @@ def _sentences(one: Measured, name: str) -> Iterator[str]:
             f"{one.target}: {name} errs most where pictures are {side}{worst.attribute}{proxy}: on "
             f"{worst.errors} of {worst.pictures}"
         )
-
-
-def _render(evaluation: Evaluation, shown: Mapping[str, str]) -> str:
-    def show(name: str) -> Markup:
-        if name not in shown:
-            return Markup('<p class="note">The {} would make this page too large.</p>').format(name)
-        return Markup('<img alt="{}" src="{}">').format(name, shown[name])
-
-    environment = Environment(
-        loader=PackageLoader("celebvision", "evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    words = {name: getattr(evaluation, name) for name in ("data", "split", "pictures", "failures")}
-    derived = {name: getattr(evaluation, name) for name in ("names", "targets", "sentences")}
-    template = environment.get_template("page.html")
-    return template.render(**words, **derived, show=show, percent=percent, worst=WORST, listed=LISTED)

@@ -10,10 +10,11 @@ from typing import Any
 
 import pyarrow as pa
 
-from celebvision.evaluation.page import Evaluation, Picture, page
+from celebvision.evaluation.page import Evaluation, page_of
 from celebvision.evaluation.plots import calibration, curves, mistake_sheet
 from celebvision.evaluation.sources import Source
 from celebvision.job import code_version
+from celebvision.page import Picture
 from celebvision.storage import Store, write_table
 
 PAGE = "evaluation.html"
@@ -53,7 +54,7 @@ def write(output: Store, found: Evaluation, source: Source, predictions: Mapping
     content["comparisons"] = [one.to_json() | {"sentence": one.sentence(found.names)} for one in found.comparisons]
     content["failures"] = [{"key": key, "reason": reason} for key, reason in found.failures.items()]
     output.put("evaluation.json", json.dumps(content, indent=1, allow_nan=False).encode())
-    output.put(PAGE, page(found, _pictures(found, source)).encode())
+    output.put(PAGE, page_of(found, _pictures(found, source)).encode())
 
 
 def _by_model(found: Evaluation) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Figures:
 
     @property
     def job(self) -> dict[str, str]:
-        return {name: getattr(self, name) for name in JOB_LABELS}
+        return {name: _ascii(getattr(self, name)) for name in JOB_LABELS}
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
         """A gauge's value."""
@@ -130,7 +130,12 @@ class Figures:
                 shown = kind(metric.name, metric.help, keys)
             self._shown[metric.name] = shown.set_default_tags(self.job)
         for value in values:
-            getattr(self._shown[metric.name], does)(value, dict(labels))
+            getattr(self._shown[metric.name], does)(value, {name: _ascii(said) for name, said in labels.items()})
+
+
+def _ascii(value: str) -> str:
+    """What Ray takes as a label's value: it refuses other letters."""
+    return value.encode("ascii", "backslashreplace").decode()
 
 
 def _copy(value: float | Histogram) -> float | Histogram:

@@ -31,10 +31,10 @@ from celebvision.config import TrainSettings
 from celebvision.job import JobFailed
 from celebvision.ray_session import Board
 from celebvision.storage import NotFound, open_store
+from celebvision.training.files import HISTORY, PICTURES
 from celebvision.training.tell import after_checkpoint, after_epoch, in_epoch
 
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
-HISTORY = "history.parquet"
 SCORE = "score"
 BOARD_INTERVAL_S = 0.5
 
@@ -253,7 +253,7 @@ class _Record:
             self.board.add_scalar(name, value, epoch)
         for name, pixels in pictures.items():
             self.board.add_image(name, pixels, epoch, dataformats="HWC")
-            self.store.put(f"pictures/epoch-{epoch + 1:04}-{name}.png", images.encode(pixels, "png"))
+            self.store.put(f"{PICTURES}/epoch-{epoch + 1:04}-{name}.png", images.encode(pixels, "png"))
         self.board.flush()
         for path in Path(self.folder.name).iterdir():
             self.store.put(f"tensorboard/{path.name}", path.read_bytes())

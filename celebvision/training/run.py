@@ -23,6 +23,7 @@ from celebvision.ray_session import board, clear_errors
 from celebvision.storage import NotFound, arrow_filesystem, join, open_store
 from celebvision.training.classifier_recipe import ClassifierRecipe
 from celebvision.training.cyclegan_recipe import CycleGANRecipe
+from celebvision.training.files import CONFIG, PUBLISHED
 from celebvision.training.loop import SCORE, WEIGHTS, Work, train_epochs
 from celebvision.training.recipe import Recipe
 from celebvision.training.style_recipe import StyleRecipe
@@ -35,7 +36,6 @@ RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {
     "style_net": StyleRecipe,
     "adain": StyleRecipe,
 }
-PUBLISHED = "published.json"
 READ_CPUS = 0.25  # of a task that decodes, so that tasks fit beside the workers on a two-core machine
 WORKERS_SHARE = 0.5  # of the CPUs reserved by workers where there is no GPU; threads are not bound by it
 NODE_SHARE = 0.75  # of a node's CPUs, by each of a changing number of workers: no second one finds room beside it
@@ -65,6 +65,7 @@ def train_on(settings: TrainSettings, data: DataSet) -> Outcome:
         published = json.loads(open_store(run).get(PUBLISHED))
     except NotFound:
         recipe.prepare()
+        open_store(run).put(CONFIG, settings.model_dump_json(indent=1).encode())
         with telling(settings, Figures("train", settings.model_name, settings.registry), run) as told:
             weights, metrics = _fit(settings, data, rows, recipe, run, Teller(told))
         published = {"models": recipe.publish(weights, metrics), **metrics}

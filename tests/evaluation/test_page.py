@@ -5,12 +5,13 @@ import re
 import numpy as np
 import pytest
 
-from celebvision.evaluation import page as page_module
+from celebvision import page as page_module
 from celebvision.evaluation.figures import figures
 from celebvision.evaluation.groups import Group
 from celebvision.evaluation.measure import Measured, Mistake, comparisons
-from celebvision.evaluation.page import Evaluation, Picture, page
+from celebvision.evaluation.page import Evaluation, page_of
 from celebvision.evaluation.plots import calibration
+from celebvision.page import Picture
 
 EVIL = "<script>alert('&')</script>"
 
@@ -34,7 +35,7 @@ def test_the_first_that_is_read_is_which_is_better_then_how_good_and_about_whom(
     assert found.sentences[0].startswith("Male: inception_v3 is more often right than cnn: 40 against 0 pictures")
     assert found.sentences[1].startswith("Male: cnn is right on 75.0 % of the pictures (95 %: ")
     assert found.sentences[2] == "Male: cnn errs most where pictures are not Wearing_Hat: on 9 of 50"
-    text = page(found, [])
+    text = page_of(found, [])
     assert 0 < text.index("inception_v3 is more often right than cnn") < text.index("<table>")
     assert "too few to say" in text
     assert "a proxy of skin tone" in text
@@ -49,7 +50,7 @@ def test_models_of_one_name_are_told_apart_by_their_versions() -> None:
 
 def test_names_are_shown_and_not_run_and_nothing_is_fetched() -> None:
     found = evaluation(measured("cnn@1", 150), failures={EVIL: f"UndecodableImage: {EVIL}"})
-    text = page(found, [Picture("curves of Male", "png", lambda: b"png")])
+    text = page_of(found, [Picture("curves of Male", "png", lambda: b"png")])
     assert "<script" not in text
     assert text.count("&lt;script&gt;") >= 3
     sources = re.findall(r'(?:src|href)="([^"]*)"', text)
@@ -64,7 +65,7 @@ def test_a_page_holds_as_many_pictures_as_it_has_room_for_and_says_so(monkeypatc
         return Picture(name, "png", lambda: made.append(name) or bytes(30_000))  # type: ignore[func-returns-value]
 
     monkeypatch.setattr(page_module, "MAX_BYTES", 60_000)
-    text = page(found, [picture(name) for name in ("curves of Male", "mistakes of cnn@1 about Male", "third")])
+    text = page_of(found, [picture(name) for name in ("curves of Male", "mistakes of cnn@1 about Male", "third")])
     assert len(text.encode()) <= 60_000
     assert text.count("data:image/png") == 1
     assert "The mistakes of cnn@1 about Male would make this page too large." in text

@@ -108,3 +108,15 @@ def test_rate_and_time_left_are_of_the_last_minute(monkeypatch: pytest.MonkeyPat
     told.done(1700, 2000)
     assert told.figures.value(names.RATE) == pytest.approx(5.0)
     assert told.figures.value(names.MOVED) == moved
+
+
+@pytest.mark.usefixtures("ray_cluster")
+def test_any_output_and_any_target_can_be_a_label_where_ray_runs() -> None:
+    told = Figures("classify", "cnn", "s3://bücket/日本")
+    told.set(names.RATE, 2.0)
+    told.set(names.DRIFT, 0.3, distribution="probability_größe")
+    assert told.job["output"] == r"s3://b\xfccket/\u65e5\u672c"
+    assert told.numbers() == {
+        "celebvision_images_per_second": 2.0,
+        'celebvision_drift_psi{distribution="probability_größe"}': 0.3,
+    }
