@@ -143,6 +143,19 @@ def test_a_run_whose_pictures_are_gone_has_a_report(classified: Ran, tmp_path: P
         record_file.write_text(before)
 
 
+def test_a_run_on_s3_has_its_page_beside_its_record(ray_cluster: None, bucket: str, tmp_path: Path) -> None:
+    fill(f"{bucket}/photos", {"a b%#?.jpg": face(1), "half.jpg": face(99, 300)[:-4000]})
+    models = str(tmp_path / "models")
+    promote(models, "cnn", published(models, 1).version)
+    words = ["--input", f"{bucket}/photos", "--output", f"{bucket}/labels", "--registry", models, "--model", "cnn"]
+    assert command(["classify", *words])[0] == 0
+    run_id = record(f"{bucket}/labels")["run_id"]
+    assert main(["report", "--run", f"{bucket}/labels/runs/{run_id}"]) == 0
+    (tmp_path / "page.html").write_bytes(open_store(f"{bucket}/labels").get(f"runs/{run_id}/report.html"))
+    seen = look(tmp_path / "page.html")
+    assert {"labelled pictures", "what can be seen of photos/half.jpg"} <= set(seen.alts)
+
+
 @pytest.mark.parametrize("state", ["listing", "running", "failed", "interrupted"])
 def test_a_run_that_is_not_done_says_how_it_goes_on(classified: Ran, tmp_path: Path, state: str) -> None:
     content = json.loads((Path(classified.folder) / "run.json").read_text())
