@@ -52,6 +52,7 @@ VERBS = {
     "stylize": Verb(config.StylizeSettings, "celebvision.batch.run:stylize"),
     "plan": Verb(config.PlanSettings, "celebvision.batch.plan:plan"),
     "runs": Verb(config.RunsSettings, "celebvision.batch.runs:runs", on_ray=False),
+    "app": Verb(config.AppSettings, "celebvision.app:app", on_ray=False),
     "report": Verb(config.ReportSettings, "celebvision.report:report", on_ray=False),
     "top": Verb(config.TopSettings, "celebvision.top:top", on_ray=False),
     "demo": Verb(config.DemoSettings, "celebvision.demo:demo", on_ray=False),

@@ -20,7 +20,7 @@ FLOORS = [
     {"styling"},
     {"style_evaluation", "evaluation"},
     {"training", "batch"},
-    {"demo", "retrain", "submit", "top", "report"},
+    {"demo", "retrain", "submit", "top", "report", "app"},
     {"cli"},
     {"__main__"},
 ]

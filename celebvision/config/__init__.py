@@ -3,6 +3,7 @@
 Flags win over the file, the file over the defaults. Nothing else is read: no environment variable changes a job.
 """
 
+from celebvision.config.app import AppSettings
 from celebvision.config.batch import BatchSettings, ClassifySettings, PlanSettings, RunsSettings, StylizeSettings
 from celebvision.config.cluster import ClusterSettings
 from celebvision.config.data import DemoSettings, IngestSettings
@@ -26,6 +27,7 @@ __all__ = [
     "URI",
     "VGG",
     "WATCHED",
+    "AppSettings",
     "Arch",
     "Augment",
     "BatchSettings",

@@ -51,6 +51,7 @@ VALIDATED = (
     "variety",
 )
 DECISIONS = ("nothing new", "promoted", "kept")
+ENDS = ("done", "refused", "failed")  # of what a page was asked for
 OF_THE_MODEL = ()  # values that the job's model gives a label: its version, what it answers
 
 
@@ -163,6 +164,17 @@ WARNINGS = _metric(
 )
 CHECKPOINT_SECONDS = _metric("gauge", "checkpoint_seconds", "s", "Seconds that the last checkpoint took.")
 CHECKPOINTED = _metric("gauge", "checkpoint_timestamp_seconds", "s since 1970", "When the last checkpoint was written.")
+
+# the page
+PAGE_DOES = ("label", "redraw", "paint")
+PAGE_REQUESTS = _metric(
+    "counter", "page_requests", "requests", "What was asked of the page, and how it ended.", does=PAGE_DOES, ended=ENDS
+)
+PAGE_SECONDS = _metric(
+    "histogram", "page_seconds", "s", "Seconds of a request, waiting and at work.", SECONDS, phase=("queue", "work")
+)
+PAGE_QUEUE = _metric("gauge", "page_queue", "requests", "Requests that wait for their turn.")
+PAGE_WEIGHTS = _metric("gauge", "page_weights_bytes", "bytes", "Weights of models that the page holds.")
 
 # retrain
 RETRAINED = _metric("gauge", "retrain_last_success_timestamp_seconds", "s since 1970", "When retrain last ended well.")
