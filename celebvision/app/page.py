@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,14 +78,17 @@ def _once(key: tuple[object, ...], make: Callable[[], T]) -> T:
     return found
 
 
-def _turn(house: House, does: str) -> Any:
+@contextmanager
+def _turn(house: House, does: str) -> Iterator[None]:
     """One's turn to compute, with one's place in the queue shown until it comes, and errors as sentences."""
     place = st.empty()
 
     def on_place(before: int) -> None:
         place.info(f"{before} before you: it begins as soon as there is room.")
 
-    return house.request(does, on_place, _say)
+    with house.request(does, on_place, _say):
+        place.empty()
+        yield
 
 
 def _say(words: str) -> None:
@@ -129,7 +133,9 @@ def _redraw(house: House, pictures: dict[str, bytes]) -> None:
     model = models[st.selectbox("Style", list(models))]
     words = StyleWords()
     if model.architecture == "style_net":
-        shares = {style: st.slider(f"Share of {style}", 0, 100, 100) for style in model.arguments["styles"]}
+        places, shares = st.columns(2), {}
+        for number, style in enumerate(model.arguments["styles"]):
+            shares[style] = places[number % 2].slider(f"Share of {style}", 0, 100, 0 if number else 100)
         chosen = {style: float(share) for style, share in shares.items() if share}
         if not chosen:
             st.info("Give one of the styles a share.")
