@@ -141,8 +141,8 @@ def _redraw(house: House, pictures: dict[str, bytes]) -> None:
             st.info("Give one of the styles a share.")
             return
         words = StyleWords(style=list(chosen), style_weights=list(chosen.values()))
-    if model.architecture == "adain":
-        st.info("This style takes any painting, by `celebvision stylize`; here use *Paint one, and watch*.")
+    style = _style(house) if model.architecture == "adain" else b""
+    if style is None:
         return
     strength = st.slider("Strength", 0, 100, 100, help="0: the picture as it was; 100: all of the style") / 100
     size = _size(house)
@@ -151,16 +151,20 @@ def _redraw(house: House, pictures: dict[str, bytes]) -> None:
         with _turn(house, "redraw"):
 
             def draw(data: bytes = data, name: str = name) -> work.Drawn:
-                return work.redrawn(house.models, model, name, work.opened(house.settings, data, size), words)
+                pixels = work.opened(house.settings, data, size)
+                if style:
+                    return work.redrawn_after(house.models, model, name, pixels, style)
+                return work.redrawn(house.models, model, name, pixels, words)
 
-            drawn = _once((name, _digest(data), model.version, str(words), size), draw)
+            drawn = _once((name, _digest(data), model.version, str(words), _digest(style), size), draw)
             made[f"{_stem(name)}.png"] = _show(work.mixed(drawn, strength))
     _offer_all(made)
     with st.expander(f"What there is to know of {model.name}"):
         st.markdown(house.models.card(model))
 
 
-def _paint(house: House, pictures: dict[str, bytes]) -> None:
+def _style(house: House) -> bytes | None:
+    """The picture whose style is wanted, as it was uploaded; nothing where it is none."""
     from celebvision.app import work
     from celebvision.app.samples import painting
 
@@ -171,6 +175,15 @@ def _paint(house: House, pictures: dict[str, bytes]) -> None:
         st.image(shown, "what it is painted after", 128, alt="the painting that it is painted after")
     except work.Refused as error:
         st.error(str(error))
+        return None
+    return style
+
+
+def _paint(house: House, pictures: dict[str, bytes]) -> None:
+    from celebvision.app import work
+
+    style = _style(house)
+    if style is None:
         return
     steps = st.slider("Steps", 10, 300, 60, 10)
     size = _size(house)

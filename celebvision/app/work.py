@@ -6,7 +6,8 @@ import io
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -85,6 +86,17 @@ def redrawn(models: Models, model: ModelVersion, name: str, pixels: Pixels, word
     return Drawn(name, pixels, drawn[0].numpy(), model)
 
 
+def redrawn_after(models: Models, model: ModelVersion, name: str, pixels: Pixels, style: bytes) -> Drawn:
+    """The same after an uploaded picture, by a network that takes any (AdaIN). Raises `Refused`, or as `redrawn`."""
+    opened(models.settings, style)
+    size = min(pixels.shape[:2])
+    with _stored(style) as path:
+        words = StyleWords(style=[path])
+        redraws = styling.redraws(words, model, styling.load(words, models.settings.registry, model, size), "cpu")
+    drawn, _ = redraws.draw(_batch(pixels), lambda *_: None)
+    return Drawn(name, pixels, drawn[0].numpy(), model)
+
+
 def mixed(drawn: Drawn, strength: float) -> Drawn:
     """What was drawn, laid over the picture itself: 0 is all of the picture, 1 all of what was drawn."""
     after = strength * drawn.after.astype(np.float32) + (1 - strength) * drawn.before
@@ -114,11 +126,8 @@ def painted(
         if shown is not None:
             on_step(share, _shown(shown))
 
-    # Where the code of the jobs reads a style from: a file of ours, under a name of ours, while it is measured.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "style"
-        path.write_bytes(style)
-        words = StyleWords(style=[str(path)], steps=steps, weights=models.settings.weights, arch=models.settings.arch)
+    with _stored(style) as path:
+        words = StyleWords(style=[path], steps=steps, weights=models.settings.weights, arch=models.settings.arch)
         model = styling.resolve(words, None, VGG, size)
         redraws = styling.redraws(words, model, styling.load(words, None, model, size), "cpu")
     drawn, _ = redraws.draw(_batch(pixels), tell)
@@ -141,6 +150,15 @@ def zipped(pictures: Mapping[str, bytes]) -> bytes:
         for name, data in pictures.items():
             archive.writestr(name, data)
     return content.getvalue()
+
+
+@contextmanager
+def _stored(style: bytes) -> Iterator[str]:
+    """Where the code of the jobs can read a style from until the block ends: a private file, under a name of ours."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "style"
+        path.write_bytes(style)
+        yield str(path)
 
 
 def _batch(pixels: Pixels) -> Tensor:

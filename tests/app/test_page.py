@@ -7,10 +7,12 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import safetensors.torch
+import torch
 from labelling import published, published_style
 from PIL import Image
 from streamlit.testing.v1 import AppTest
@@ -21,8 +23,10 @@ from celebvision.app.opening import opening
 from celebvision.app.page import LABEL, PAINT, REDRAW
 from celebvision.app.work import Drawn, Refused, compared, mixed, opened, zipped
 from celebvision.config import AppSettings
+from celebvision.models import complete_arguments, create
+from celebvision.models.preprocessing import Preprocessing
 from celebvision.models.vgg import VGG
-from celebvision.registry import promote
+from celebvision.registry import promote, publish
 
 PAGE = Path(__file__).parents[2] / "celebvision" / "app" / "page.py"
 WAIT_S = 60
@@ -81,6 +85,38 @@ def upload(at: AppTest, *pictures: tuple[str, bytes]) -> AppTest:
     return at.file_uploader[0].set_value([(name, data, "image/jpeg") for name, data in pictures]).run()
 
 
+def drawn_of(at: AppTest) -> list[Drawn]:
+    """What was drawn for the visitor so far."""
+    return [one for one in at.session_state["kept"].values() if isinstance(one, Drawn)]
+
+
+def published_adain(registry: str) -> None:
+    """One that was never trained, and small."""
+    torch.manual_seed(0)
+    arguments = {"arch": "vgg16", "size": 64, "width": 0.25}
+    network = create("adain", **arguments)
+    for module in network.modules():  # else what it draws is one colour
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.kaiming_normal_(module.weight)
+    made = publish(
+        registry,
+        "adain",
+        state=network.state_dict(),
+        architecture="adain",
+        arguments=complete_arguments("adain", **arguments),
+        preprocessing=cast("Preprocessing", network.preprocessing).to_json(),
+        targets=[],
+        classes={},
+        metrics={},
+        data_digest="",
+        code_version="",
+        seed=0,
+        card="",
+        samples={},
+    )
+    promote(registry, "adain", made.version)
+
+
 def said(at: AppTest) -> str:
     """All words of the page."""
     bars = [one.proto.text for one in at.get("progress")]
@@ -125,6 +161,22 @@ def test_pictures_are_redrawn_mixed_compared_and_offered(page: Callable[[], AppT
     assert not at.exception
 
 
+def test_a_network_of_any_style_takes_an_own_picture(page: Callable[[], AppTest], registry: str) -> None:
+    published_adain(registry)
+    at = upload(page(), ("a.jpg", face(1)))
+    at.radio[0].set_value(REDRAW).run()
+    at.selectbox[0].set_value("adain").run()
+    assert not at.exception
+    assert not at.error
+    (first,) = drawn_of(at)
+    at.file_uploader[1].set_value(("style.jpg", face(5), "image/jpeg")).run()
+    _, second = drawn_of(at)
+    assert first.model.name == second.model.name == "adain"
+    assert (first.after != second.after).any(), "the style is the uploaded one's"
+    at.file_uploader[1].set_value(("style.jpg", b"no picture", "image/jpeg")).run()
+    assert [one.value.partition(":")[0] for one in at.error] == ["of no known format"]
+
+
 def test_a_painting_forms_and_is_kept(page: Callable[[], AppTest]) -> None:
     at = upload(page(), ("a.jpg", face(1)))
     at.radio[0].set_value(PAINT).run()
@@ -142,12 +194,12 @@ def test_a_model_that_is_published_meanwhile_appears(
     monkeypatch.setattr("celebvision.app.models.LISTED_S", 0.0)
     at = page()
     at.radio[0].set_value(REDRAW).run()
-    assert at.selectbox[0].options == ["sketch"]
+    assert "sketch" in at.selectbox[0].options
+    at.selectbox[0].set_value("sketch").run()
     later = published_style(registry, 2)
     promote(registry, "sketch", later.version)
     at = upload(at, ("a.jpg", face(1)))
-    drawn = [one for one in at.session_state["kept"].values() if isinstance(one, Drawn)]
-    assert {one.model.version for one in drawn} == {later.version}
+    assert {one.model.version for one in drawn_of(at)} == {later.version}
 
 
 def test_two_visitors_do_not_see_each_others_pictures(page: Callable[[], AppTest]) -> None:
@@ -199,7 +251,8 @@ def test_weights_stay_bounded_and_two_that_want_one_load_it_once(registry: str) 
     models.settings = AppSettings(registry=registry, memory_bytes=2**20).model_copy(update={"memory_bytes": 1})
     from celebvision.config import StyleWords
 
-    models.redraws(models.stylizers()[0], StyleWords(), 64)
+    (sketch,) = [model for model in models.stylizers() if model.name == "sketch"]
+    models.redraws(sketch, StyleWords(), 64)
     assert len(models._loaded) == 1, "the least used went"
 
 
