@@ -26,6 +26,30 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 FLAGS += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 WAIT_S = 90
+# Words of the page with the ratio of their luminance to what is behind them, where it is too small.
+CONTRASTS = """() => {
+  const channels = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
+  const over = (top, under) => [0, 1, 2].map(i => top[i] * (top[3] ?? 1) + under[i] * (1 - (top[3] ?? 1)));
+  const light = colour => colour.map(c => c / 255).map(c => c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = element => {
+    const layers = [];
+    for (let at = element; at; at = at.parentElement) layers.unshift(channels(getComputedStyle(at).backgroundColor));
+    return layers.reduce((under, layer) => over(layer, under), [255, 255, 255]);
+  };
+  const found = [];
+  for (const element of document.querySelectorAll("main *, [data-testid=stApp] *")) {
+    const words = [...element.childNodes].filter(node => node.nodeType === 3).map(node => node.data.trim()).join(" ");
+    const box = element.getBoundingClientRect();
+    if (!words.trim() || !box.width || !box.height || getComputedStyle(element).visibility === "hidden") continue;
+    const thumb = element.closest("[data-testid=stSliderThumbValue]");  // its words stand above it, and not on it
+    const style = getComputedStyle(element), under = behind(thumb ? thumb.closest("[data-testid=stSlider]") : element);
+    const [one, other] = [light(over(channels(style.color), under)), light(under)].sort((a, b) => b - a);
+    const ratio = (one + 0.05) / (other + 0.05), large = parseFloat(style.fontSize) >= 24;
+    if (ratio < (large ? 3 : 4.5)) found.push([words.slice(0, 60), Math.round(100 * ratio) / 100]);
+  }
+  return found;
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -96,6 +120,24 @@ def test_a_visitor_has_pictures_labelled_redrawn_and_downloaded(browser: Browser
     assert drawn.size == (178, 218)
     assert not drawn.getexif()
     assert "Traceback" not in page.content()
+    page.context.close()
+
+
+def test_it_can_be_used_by_keyboard_alone_and_read_by_weak_eyes(browser: Browser, url: str) -> None:
+    page = visit(browser, url, PHONE)
+    reached = []
+    for _ in range(12):
+        page.keyboard.press("Tab")
+        reached.append(page.evaluate("document.activeElement.type || document.activeElement.tagName"))
+        if reached[-1] == "checkbox":
+            page.keyboard.press("Space")
+            break
+    page.get_by_text("cnn: Male:").nth(3).wait_for()
+    page.keyboard.press("Tab")
+    page.keyboard.press("ArrowRight")
+    page.get_by_role("button", name="Download all").wait_for()
+    faint = page.evaluate(CONTRASTS)
+    assert not faint, "text that stands out too little (WCAG AA: 4.5, large 3)"
     page.context.close()
 
 
