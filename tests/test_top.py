@@ -173,6 +173,21 @@ def test_what_ray_and_the_pushgateway_both_show_is_one_job(
     assert "320 of 1,000" in shown(capsys, "--metrics", serve({"/metrics": text + of_ray}))
 
 
+@pytest.mark.parametrize("ray_first", [True, False])
+def test_sums_of_histograms_are_the_exact_ones(
+    serve: Callable[[dict[str, str]], str], capsys: pytest.CaptureFixture[str], ray_first: bool
+) -> None:
+    text = as_text(at_work("/labels"))
+    of_ray = re.sub(r"^(celebvision_\w+\{)", 'ray_\\1WorkerId="0a",', text, flags=re.MULTILINE).replace(
+        "} 6.0", "} 7.5"
+    )
+    both = of_ray + text if ray_first else text + of_ray
+    for shown, wanted in ((both, 6.0), (of_ray, 7.5)):
+        assert main(["top", "--metrics", serve({"/metrics": shown}), "--json"]) == 0
+        (job,) = json.loads(capsys.readouterr().out)["jobs"]
+        assert job["figures"]['celebvision_stage_seconds_sum{stage="decode"}'] == wanted
+
+
 def test_prometheus_and_records_say_the_same_of_a_job_and_it_is_shown_once(
     serve: Callable[[dict[str, str]], str], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -21,6 +21,7 @@ from celebvision.storage import NotFound, Store
 
 RUNS = 5  # of an output, the latest
 TIMEOUT_S = 5.0
+OF_RAY = "WorkerId"  # a label of what Ray shows
 SUFFIXES = ("", "_sum", "_count")  # of a histogram; its buckets are not shown
 METRIC = {
     f"{metric.exported}{suffix}": metric
@@ -104,8 +105,12 @@ Series = Iterator[tuple[str, dict[str, str], float]]
 
 
 def _jobs(series: Series) -> list[Job]:
-    """Of what is shown twice, by Ray and by the Pushgateway, the larger: a job's figures do not fall."""
+    """Of what is shown twice, by Ray and by the Pushgateway, the larger: a job's figures do not fall.
+
+    Of a histogram's sum it is the Pushgateway's: Ray adds up the middles of buckets.
+    """
     found: dict[tuple[str, str, str], Job] = {}
+    exact: set[tuple[str, str, str, str]] = set()
     for shown, labels, value in series:
         name = shown.removeprefix("ray_")
         if name not in METRIC or not labels.keys() >= set(JOB_LABELS):
@@ -113,6 +118,13 @@ def _jobs(series: Series) -> list[Job]:
         key = (labels["verb"], labels["model"], labels["output"])
         job = found.setdefault(key, Job(*key))
         full = _named(name, {label: labels.get(label, "") for label in METRIC[name].labels})
+        if METRIC[name].kind == "histogram":
+            if (*key, full) in exact:
+                continue
+            if OF_RAY not in labels:
+                exact.add((*key, full))
+                job.figures[full] = value
+                continue
         job.figures[full] = max(value, job.figures.get(full, value))
     for job in found.values():
         states = [state for state in STATES if job.value(names.STATE, state=state)]
