@@ -13,7 +13,7 @@ import streamlit as st
 
 from celebvision import images
 from celebvision.app.opening import Opening, opening
-from celebvision.config import AppSettings
+from celebvision.config import MIB, AppSettings
 
 if TYPE_CHECKING:
     from celebvision.app.house import House
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 LABEL, REDRAW, PAINT = "Say what is in them", "Redraw them in a style", "Paint one, and watch"
 SIZES = (128, 256, 512, 1024)  # pixels of the shorter side
 POLL_S = 0.5
-KEPT = 64  # of what was made for a visitor, so that a click on something else does not make it again
+# Of what was made for a visitor, so that a click on something else does not make it again.
+KEPT, KEPT_BYTES = 64, 64 * MIB
 
 T = TypeVar("T")
 
@@ -71,11 +72,16 @@ def _once(key: tuple[object, ...], make: Callable[[], T]) -> T:
     kept: OrderedDict[tuple[object, ...], Any] = st.session_state.setdefault("kept", OrderedDict())
     if key not in kept:
         kept[key] = make()
-        while len(kept) > KEPT:
+        while len(kept) > 1 and (len(kept) > KEPT or sum(map(_size_of, kept.values())) > KEPT_BYTES):
             kept.popitem(last=False)
     kept.move_to_end(key)
     found: T = kept[key]
     return found
+
+
+def _size_of(made: object) -> int:
+    """Bytes of pixels."""
+    return int(getattr(made, "nbytes", 0))
 
 
 @contextmanager
@@ -104,7 +110,7 @@ def _label(house: House, pictures: dict[str, bytes]) -> None:
         st.info("The registry has no classifier in production.")
     for model in models:
         with st.expander(f"What there is to know of {model.name}"):
-            st.markdown(house.models.card(model))
+            st.markdown(_once(("card", model.name, model.version), partial(house.models.card, model)))
             st.caption(f"version {model.version}")
     for name, data in pictures.items():
         with st.container(border=True):
@@ -160,7 +166,7 @@ def _redraw(house: House, pictures: dict[str, bytes]) -> None:
             made[f"{_stem(name)}.png"] = _show(work.mixed(drawn, strength))
     _offer_all(made)
     with st.expander(f"What there is to know of {model.name}"):
-        st.markdown(house.models.card(model))
+        st.markdown(_once(("card", model.name, model.version), partial(house.models.card, model)))
 
 
 def _style(house: House) -> bytes | None:

@@ -47,6 +47,11 @@ class Drawn:
     after: Pixels
     model: ModelVersion
 
+    @property
+    def nbytes(self) -> int:
+        """Of both."""
+        return self.before.nbytes + self.after.nbytes
+
 
 def opened(settings: AppSettings, data: bytes, size: int | None = None) -> Pixels:
     """The pixels of an upload; its shorter side is `size` if it is given and the picture larger.

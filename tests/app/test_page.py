@@ -22,6 +22,7 @@ from celebvision.app.models import Models
 from celebvision.app.opening import opening
 from celebvision.app.page import LABEL, PAINT, REDRAW
 from celebvision.app.work import Drawn, Refused, compared, mixed, opened, zipped
+from celebvision.celeba.drawn import messy_bucket
 from celebvision.config import AppSettings
 from celebvision.models import complete_arguments, create
 from celebvision.models.preprocessing import Preprocessing
@@ -236,6 +237,24 @@ def test_what_goes_out_has_no_place_and_no_time(settings: AppSettings) -> None:
 def test_what_is_no_picture_is_refused_with_a_sentence(settings: AppSettings, data: bytes, words: str) -> None:
     with pytest.raises(Refused, match=words):
         opened(settings, data)
+
+
+def test_each_broken_picture_that_jobs_know_is_a_sentence(settings: AppSettings) -> None:
+    for name, data in messy_bucket(60, seed=3):
+        if name.startswith("broken/"):
+            with pytest.raises(Refused, match=r"^\w"):
+                opened(settings, data)
+        else:
+            assert opened(settings, data).shape[2] == 3
+
+
+def test_what_is_kept_for_a_visitor_stays_bounded(page: Callable[[], AppTest], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("celebvision.config.MIB", 1024)  # a thousandth of all bounds
+    at = upload(page(), *((f"{number}.jpg", face(number)) for number in range(5)))
+    at.radio[0].set_value(REDRAW).run()
+    assert not at.exception
+    assert len(at.get("download_button")) == 6, "each was drawn and is offered"
+    assert sum(one.nbytes for one in drawn_of(at)) <= 64 * 1024
 
 
 def test_weights_stay_bounded_and_two_that_want_one_load_it_once(registry: str) -> None:
