@@ -120,12 +120,20 @@ def _label(house: House, pictures: dict[str, bytes]) -> None:
                 answers: list[work.Answer] = []
                 versions = tuple(model.version for model in models)
                 with _turn(house, "label"):
-                    left.image(work.opened(house.settings, data, SIZES[0]), alt=_plain(name))
+                    shown = _once(("shown", _digest(data)), partial(_thumbnail, house, data))
+                    left.image(shown, alt=_plain(name))
                     answers = _once((_digest(data), versions), partial(work.labels, house.models, data))
                 for answer in answers:
                     unsure = " (uncertain)" if answer.probability < sure else ""
                     words = f"{answer.model.name}: {answer.target}: **{answer.label}** {answer.probability:.1%}{unsure}"
                     st.progress(answer.probability, words)
+
+
+def _thumbnail(house: House, data: bytes) -> bytes:
+    """A JPEG that is small, without what the upload knew of places and dates."""
+    from celebvision.app import work
+
+    return images.encode(work.opened(house.settings, data, SIZES[0]), "jpeg")
 
 
 def _redraw(house: House, pictures: dict[str, bytes]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import tempfile
 import time
 import zipfile
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 
 from celebvision import images, styling
@@ -59,25 +61,40 @@ def opened(settings: AppSettings, data: bytes, size: int | None = None) -> Pixel
     Raises:
         Refused: too large, or no picture.
     """
-    if len(data) > settings.max_bytes:
-        raise Refused(f"it has {len(data) / 2**20:.0f} MiB; at most {settings.max_bytes / 2**20:.0f} are taken")
+    _refuse_large(settings, data)
+    if size is not None and _shorter_side(data) <= size:
+        size = None
     try:
-        whole = images.decode_whole(data, None, settings.max_pixels)
-        if size is None or min(whole.shape[:2]) <= size:
-            return whole
         return images.decode_whole(data, size, settings.max_pixels)
     except images.UndecodableImage as error:
         raise Refused(str(error)) from None
 
 
+def _refuse_large(settings: AppSettings, data: bytes) -> None:
+    if len(data) > settings.max_bytes:
+        raise Refused(f"it has {len(data) / 2**20:.0f} MiB; at most {settings.max_bytes / 2**20:.0f} are taken")
+
+
+def _shorter_side(data: bytes) -> float:
+    """In pixels, by the head of the file; of what has none that can be read, more than any: decoding says why."""
+    try:
+        with Image.open(io.BytesIO(data), formats=images.FORMATS) as image:
+            return min(image.size)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return math.inf
+
+
 def labels(models: Models, data: bytes) -> list[Answer]:
     """What every classifier in production says of an upload. Raises `Refused`, or as `registry.load_state`."""
-    opened(models.settings, data)  # for its errors, which are the same for all
+    _refuse_large(models.settings, data)
     answers = []
     for model in models.classifiers():
         classifier = models.classifier(model)
         wanted = classifier.preprocessing
-        pixels = images.decode(data, wanted.height, wanted.width, models.settings.max_pixels)
+        try:
+            pixels = images.decode(data, wanted.height, wanted.width, models.settings.max_pixels)
+        except images.UndecodableImage as error:
+            raise Refused(str(error)) from None
         (probabilities,) = classifier.probabilities(_batch(pixels)).tolist()
         for target, positive in zip(model.targets, probabilities, strict=True):
             no, yes = model.classes[target]
