@@ -326,6 +326,8 @@ def _work(
             watch(worked, board, settings.stall_timeout_s, count, tell)
         finally:
             teller.failures.rest()
+    save()
+    run.mark(before + counts["results"] + counts["failures"])
 
 
 def _pipeline(

@@ -130,7 +130,7 @@ def _largest(values: Mapping[str, float]) -> list[tuple[str, float]]:
 def _pictures(output: Store, run: Run, settings: BatchSettings, failures: list[Failed]) -> list[Picture]:
     """In the order in which they are worth their room."""
     pictures = []
-    if len(run.timeline) > 1:
+    if run.timeline:
         plot = partial(progress, run.timeline, run.inventory.get("keys", 0))
         pictures.append(Picture("rate over time", "png", plot))
     for name, bins in run.distributions.items():

@@ -114,6 +114,8 @@ def test_a_run_of_classify_tells_counts_labels_failures_and_shows_pictures(class
     assert "3 in decode: UndecodableImage" in seen.words
     assert "labelled pictures" in seen.alts
     assert "probability" in seen.alts
+    assert "rate over time" in seen.alts
+    assert run.timeline[-1][1] == 33, "it ends where the run does"
     assert "what can be seen of half.jpg" in seen.alts
     assert "what can be seen of none.jpg" not in seen.alts
     assert r"<script>alert('1')</script>" in seen.words, "a key is shown, as words"
