@@ -7,7 +7,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -26,6 +26,7 @@ from celebvision.celeba.drawn import messy_bucket
 from celebvision.config import AppSettings
 from celebvision.models import complete_arguments, create
 from celebvision.models.preprocessing import Preprocessing
+from celebvision.models.style_net import ConditionalNorm
 from celebvision.models.vgg import VGG
 from celebvision.registry import promote, publish
 
@@ -86,25 +87,27 @@ def upload(at: AppTest, *pictures: tuple[str, bytes]) -> AppTest:
     return at.file_uploader[0].set_value([(name, data, "image/jpeg") for name, data in pictures]).run()
 
 
-def drawn_of(at: AppTest) -> list[Drawn]:
-    """What was drawn for the visitor so far."""
-    return [one for one in at.session_state["kept"].values() if isinstance(one, Drawn)]
+def drawn_of(at: AppTest, model: str = "") -> list[Drawn]:
+    """What was drawn for the visitor so far, by the model or by any."""
+    made = [one for one in at.session_state["kept"].values() if isinstance(one, Drawn)]
+    return [one for one in made if one.model.name == (model or one.model.name)]
 
 
-def published_adain(registry: str) -> None:
-    """One that was never trained, and small."""
+def published_untrained(registry: str, architecture: str, **arguments: Any) -> None:
+    """A network of this architecture and name whose layers all matter, else what it draws is one colour."""
     torch.manual_seed(0)
-    arguments = {"arch": "vgg16", "size": 64, "width": 0.25}
-    network = create("adain", **arguments)
-    for module in network.modules():  # else what it draws is one colour
+    network = create(architecture, **arguments)
+    for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.kaiming_normal_(module.weight)
+        elif isinstance(module, ConditionalNorm):
+            torch.nn.init.normal_(module.weight, 1, 0.5)
     made = publish(
         registry,
-        "adain",
+        architecture,
         state=network.state_dict(),
-        architecture="adain",
-        arguments=complete_arguments("adain", **arguments),
+        architecture=architecture,
+        arguments=complete_arguments(architecture, **arguments),
         preprocessing=cast("Preprocessing", network.preprocessing).to_json(),
         targets=[],
         classes={},
@@ -115,7 +118,7 @@ def published_adain(registry: str) -> None:
         card="",
         samples={},
     )
-    promote(registry, "adain", made.version)
+    promote(registry, architecture, made.version)
 
 
 def said(at: AppTest) -> str:
@@ -163,19 +166,35 @@ def test_pictures_are_redrawn_mixed_compared_and_offered(page: Callable[[], AppT
 
 
 def test_a_network_of_any_style_takes_an_own_picture(page: Callable[[], AppTest], registry: str) -> None:
-    published_adain(registry)
+    published_untrained(registry, "adain", arch="vgg16", size=64, width=0.25)
     at = upload(page(), ("a.jpg", face(1)))
     at.radio[0].set_value(REDRAW).run()
     at.selectbox[0].set_value("adain").run()
     assert not at.exception
     assert not at.error
-    (first,) = drawn_of(at)
+    (first,) = drawn_of(at, "adain")
     at.file_uploader[1].set_value(("style.jpg", face(5), "image/jpeg")).run()
-    _, second = drawn_of(at)
+    _, second = drawn_of(at, "adain")
     assert first.model.name == second.model.name == "adain"
     assert (first.after != second.after).any(), "the style is the uploaded one's"
     at.file_uploader[1].set_value(("style.jpg", b"no picture", "image/jpeg")).run()
     assert [one.value.partition(":")[0] for one in at.error] == ["of no known format"]
+
+
+def test_styles_of_a_network_are_mixed_by_sliders(page: Callable[[], AppTest], registry: str) -> None:
+    published_untrained(registry, "style_net", styles=["waves", "stars"], size=64, width=8, blocks=1)
+    at = upload(page(), ("a.jpg", face(1)))
+    at.radio[0].set_value(REDRAW).run()
+    at.selectbox[0].set_value("style_net").run()
+    assert [one.label for one in at.slider][:3] == ["Share of waves", "Share of stars", "Strength"]
+    (waves,) = drawn_of(at, "style_net")
+    at.slider[1].set_value(100).run()
+    _, mixture = drawn_of(at, "style_net")
+    assert (waves.after != mixture.after).any()
+    at.slider[0].set_value(0).run()
+    at.slider[1].set_value(0).run()
+    assert "Give one of the styles a share." in said(at)
+    assert not at.exception
 
 
 def test_a_painting_forms_and_is_kept(page: Callable[[], AppTest]) -> None:
@@ -200,7 +219,7 @@ def test_a_model_that_is_published_meanwhile_appears(
     later = published_style(registry, 2)
     promote(registry, "sketch", later.version)
     at = upload(at, ("a.jpg", face(1)))
-    assert {one.model.version for one in drawn_of(at)} == {later.version}
+    assert {one.model.version for one in drawn_of(at, "sketch")} == {later.version}
 
 
 def test_two_visitors_do_not_see_each_others_pictures(page: Callable[[], AppTest]) -> None:
