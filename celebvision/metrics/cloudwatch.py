@@ -130,8 +130,9 @@ class CloudWatch:
         if fetched >= JUDGED_FROM:
             judged["failure_ratio"] = failed / fetched
         lately = sum(self._since(counted, names.IMAGES, "fetch", outcome) for outcome in names.OUTCOMES)
-        if lately:
-            judged["throttled_ratio"] = self._since(counted, names.RETRIES, "Throttled") / lately
+        throttled = self._since(counted, names.RETRIES, "Throttled")
+        if lately or throttled:  # where S3 turns all away, no image is done
+            judged["throttled_ratio"] = throttled / max(lately, 1.0)
         busy, waits = value(names.BUSY), value(names.DATA_WAIT)
         if busy is not None and (value(names.QUEUE) or 0.0) > (value(names.WORKERS) or 0.0):
             judged["accelerator_idle_ratio"] = 1 - busy

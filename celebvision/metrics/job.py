@@ -134,7 +134,7 @@ def _notice(told: Telling, state: str, seconds: float, record: str, error: str) 
 
 
 class _Sending:
-    """Sends figures from the beginning on, so that a job that is killed is seen to get nothing done any more.
+    """Sends figures from the beginning on: what stays at a Pushgateway shows that a killed job does nothing any more.
 
     Each sink gives why it was not taken, which is told once.
     """

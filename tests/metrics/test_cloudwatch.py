@@ -100,6 +100,14 @@ def test_alarms_get_what_they_watch_of_the_worst_job_and_of_each(figures: Figure
     assert "celebvision_loss" not in told.values(**JOB, loss="generator"), "NaN is no value of CloudWatch's"
 
 
+def test_a_job_of_which_storage_turns_all_away_is_throttled(figures: Figures) -> None:
+    _, told = sent(figures)
+    assert "celebvision_throttled_ratio" not in told.values(), "nothing was asked for"
+    figures.add(names.RETRIES, 7, reason="Throttled")
+    _, told = sent(figures)
+    assert told.values()["celebvision_throttled_ratio"] == 7
+
+
 def test_a_job_that_has_ended_is_neither_idle_nor_late(figures: Figures) -> None:
     figures.set(names.ENDED, time.time())
     figures.set_one(names.STATE, "failed")

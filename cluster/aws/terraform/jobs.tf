@@ -59,6 +59,7 @@ resource "aws_cloudwatch_metric_alarm" "job" {
   statistic           = "Maximum"
   period              = 60
   evaluation_periods  = each.value.minutes
+  datapoints_to_alarm = ceil(each.value.minutes / 2) # a minute in which no shard ended tells of nothing
   threshold           = each.value.above
   comparison_operator = "GreaterThanThreshold"
   treat_missing_data  = "notBreaching" # no job runs

@@ -19,7 +19,7 @@ from cluster.monitoring.grafana.panel import Dashboard, asked
 from cluster.monitoring.grafana.write import CLUSTER, JOBS, PIPELINE, TRAINING
 from faults.cluster import Cluster, cluster, free_ports
 from faults.command import BIN, kill, wait_until
-from faults.conftest import House, Start
+from faults.conftest import SHARD_KEYS, House, Start
 
 ACTOR = "WorkShards"
 TOLD_S = 60
@@ -82,7 +82,15 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
     dashboards, last = Asked(monitoring, JOBS, PIPELINE, CLUSTER), time.monotonic()
     words = ["--node_type", "g5.xlarge", "--deadline", "2100-01-01T00:00:00Z"]
     done = of(output, "celebvision_images_total", ',stage="write",outcome="ok",job="ray"')
-    words = [*house.words(output), *words, "--pushgateway", monitoring.pushgateway]
+    # Four times the batches: a quick machine's job would be over between two looks.
+    words = [
+        *house.words(output),
+        *words,
+        "--shard_keys",
+        str(SHARD_KEYS // 4),
+        "--pushgateway",
+        monitoring.pushgateway,
+    ]
     with start(words, watched.environment) as command:
 
         def ended() -> bool:
@@ -100,6 +108,7 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
 
         wait_until(ended, "the job did not end", 300)
         assert command.status() == 0, command.stderr
+    dashboards.again()
     assert len(+seen) == 6, f"while it ran, Prometheus showed {seen}"
 
     ends = f"max({of(output, 'celebvision_job_end_timestamp_seconds')}) > 0"
