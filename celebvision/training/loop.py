@@ -37,6 +37,7 @@ from celebvision.training.tell import after_checkpoint, after_epoch, in_epoch
 STATE, WEIGHTS = "state.pt", "weights.safetensors"
 SCORE = "score"
 BOARD_INTERVAL_S = 0.5
+PREFETCHED = 2  # batches
 
 Batch = dict[str, Tensor]
 
@@ -150,6 +151,21 @@ def _train_epoch(task: Task, batches: Iterable[Batch], steps: int, tell: _Teller
     return means
 
 
+def shuffled(
+    shard: ray.data.DataIterator, settings: TrainSettings, epoch: int, batch_size: int, device: torch.device
+) -> Iterable[Batch]:
+    """A rank's whole batches of an epoch, each row drawn from `shuffle_buffer` rows."""
+    batches: Iterable[Batch] = shard.iter_torch_batches(
+        batch_size=batch_size,
+        drop_last=True,
+        device=device,
+        prefetch_batches=PREFETCHED,
+        local_shuffle_buffer_size=max(settings.shuffle_buffer, batch_size),
+        local_shuffle_seed=settings.seed * 100_003 + epoch,
+    )
+    return batches
+
+
 class _Feed:
     """This rank's batches on its device, and how long it waited for them."""
 
@@ -159,15 +175,7 @@ class _Feed:
     def training(self, epoch: int, steps: int) -> Iterator[Batch]:
         self.wait_s = 0.0
         shard = ray.train.get_dataset_shard("train")
-        batches = shard.iter_torch_batches(
-            batch_size=self.batch_size,
-            drop_last=True,
-            device=self.device,
-            prefetch_batches=2,
-            local_shuffle_buffer_size=max(self.settings.shuffle_buffer, self.batch_size),
-            local_shuffle_seed=self.settings.seed * 100_003 + epoch,
-        )
-        iterator = iter(batches)
+        iterator = iter(shuffled(shard, self.settings, epoch, self.batch_size, self.device))
         for _ in range(steps):
             asked = time.monotonic()
             batch = next(iterator, None)
@@ -178,7 +186,9 @@ class _Feed:
 
     def validation(self) -> Iterator[Batch]:
         shard = ray.train.get_dataset_shard("valid")
-        yield from shard.iter_torch_batches(batch_size=self.settings.batch_size, device=self.device, prefetch_batches=2)
+        yield from shard.iter_torch_batches(
+            batch_size=self.settings.batch_size, device=self.device, prefetch_batches=PREFETCHED
+        )
 
 
 class _Teller:

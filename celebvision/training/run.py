@@ -113,7 +113,7 @@ def _fit(
         trainer = TorchTrainer(
             _work,
             train_loop_config={"work": Work(settings, run, rows, told), "recipe": recipe},
-            datasets={split: _dataset(data, split, recipe.read, settings.seed) for split in ("train", "valid")},
+            datasets={split: dataset(data, split, recipe.read, settings.seed) for split in ("train", "valid")},
             dataset_config=_Split(),
             scaling_config=_scaling(settings.workers, settings.min_workers),
             run_config=RunConfig(
@@ -133,12 +133,13 @@ def _fit(
     return weights, {name: float(metrics[name]) for name in recipe.figures}
 
 
-def _dataset(data: DataSet, split: str, read: ReadRowGroup, seed: int) -> ray.data.Dataset:
+def dataset(data: DataSet, split: str, read: ReadRowGroup, seed: int) -> ray.data.Dataset:
+    """A split's rows as `read` decodes them, those of the training split in another order each epoch."""
     groups = [{"path": group.path, "number": group.number} for group in row_groups(data, split)]
-    dataset = ray.data.from_items(groups, override_num_blocks=len(groups))
+    rows = ray.data.from_items(groups, override_num_blocks=len(groups))
     if split == "train":
-        dataset = dataset.randomize_block_order(seed=ray.data.RandomSeedConfig(seed=seed))
-    return dataset.map_batches(read, batch_size=1, num_cpus=READ_CPUS)
+        rows = rows.randomize_block_order(seed=ray.data.RandomSeedConfig(seed=seed))
+    return rows.map_batches(read, batch_size=1, num_cpus=READ_CPUS)
 
 
 def _scaling(workers: int, least: int | None) -> ScalingConfig:

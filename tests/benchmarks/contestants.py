@@ -26,7 +26,14 @@ TITLES = {
     "daft": "Daft, as documented",
     "pyspark": "PySpark pandas UDF, as documented",
 }
-MAIN_PACKAGES = {"ray_data": "ray", "daft": "daft", "pyspark": "pyspark"}
+MAIN_PACKAGES = {
+    "ray_data": "ray",
+    "daft": "daft",
+    "pyspark": "pyspark",
+    "feed_torchvision": "torchvision",
+    "feed_webdataset": "webdataset",
+    "feed_streaming": "mosaicml-streaming",
+}
 OURS, BOUND = "celebvision", "bound"
 
 
@@ -49,7 +56,7 @@ def ours(model: Model) -> Contestant:
 
 def peer(name: str, work: Path, model: Model, extra: tuple[str, ...] = ()) -> Contestant:
     """A peer, its environment made if it is not there yet; `extra` words go to its script."""
-    python = _python_of(name, work)
+    python = python_of(name, work)
 
     def command(images: str, count: int, output: Path) -> list[str]:
         words = [str(python), "-m", f"tests.benchmarks.peers.{name}", "--images", images, "--output", str(output)]
@@ -81,7 +88,7 @@ def _requirements(name: str) -> list[str]:
     return (PEERS / f"{name}.txt").read_text().split()
 
 
-def _python_of(name: str, work: Path) -> Path:
+def python_of(name: str, work: Path) -> Path:
     folder = work / "environments" / name
     installed, wanted = folder / "installed.txt", "\n".join(_requirements(name))
     python = folder / "bin" / "python"
