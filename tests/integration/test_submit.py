@@ -114,7 +114,7 @@ def test_a_stopped_job_says_so_and_goes_on_when_it_is_submitted_again(
     cluster: Cluster, ceph_bucket: str, job: list[str]
 ) -> None:
     labels = open_store(f"{ceph_bucket}/labels")
-    job = [*job, "--shard_keys", "3", "--batch_size", "1024"]  # it is to be stopped in the middle
+    job = [*job, "--shard_keys", "2", "--batch_size", "1024"]  # it is to be stopped in the middle
     sent = cluster.submit("--no-follow", "--json", *job)
     assert sent.returncode == 0, sent.stderr
     job_id = json.loads(sent.stdout)["id"]
