@@ -8,10 +8,10 @@ LEARNING := tests/training tests/retrain tests/evaluation tests/test_demo.py
 FAULTS := tests/integration/faults
 
 .PHONY: help install demo test test-learning test-rest check audit integration integration-faults integration-rest
-.PHONY: dashboards bench findings lock image clean
+.PHONY: dashboards bench bench-compare findings lock image clean
 
 help: ## what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 15
 
 install: .venv/installed ## make .venv with the locked versions
 
@@ -56,8 +56,12 @@ integration-rest: install
 dashboards: install ## make Grafana's dashboards anew from their code
 	$(BIN)/python -m cluster.monitoring.grafana.write
 
-bench: install ## measure the parts, and classify beside its peers; an hour or so; figures go to stdout
-	$(BIN)/python -m tests.benchmarks
+bench: install ## measure parts, paths, scale, and classify beside its peers, to build/bench.json; two hours or so
+	mkdir -p build
+	$(BIN)/python -m tests.benchmarks > build/bench.json
+
+bench-compare: install ## ratios of build/bench.json to the figures that docs/ show
+	$(BIN)/python -m tests.benchmarks compare build/bench.json
 
 findings: install ## train and compare both classifiers on CELEBVISION_TEST_DATA anew, and write docs/findings.md; half an hour
 	$(BIN)/python -m tests.benchmarks.findings "$(CELEBVISION_TEST_DATA)" build/findings

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import ray
 
+from celebvision import ray_session
 from celebvision.celeba.drawn import write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.celeba.shards import DataSet
@@ -22,7 +24,11 @@ WAIT_S = 120
 def drawn_shards(folder: Path, count: int) -> str:
     """Shards of drawn faces with all attributes, made below `folder`."""
     write_dataset(folder / "original", count, seed=1)
+    if own := not ray.is_initialized():
+        ray_session.start(num_cpus=1)  # else Ray would join whatever cluster was last begun on this machine
     ingest(IngestSettings(source=str(folder / "original"), output=str(folder / "shards")))
+    if own:
+        ray.shutdown()
     return str(folder / "shards")
 
 

@@ -1,9 +1,11 @@
-"""`make bench`: the parts and the whole job against its peers, on this machine. One JSON object on stdout.
+"""`make bench`: the parts, each path, its limits, and `classify` beside its peers, on this machine.
 
-    python -m tests.benchmarks [all | parts | cyclegan | peers | memory | tune]
-    python -m tests.benchmarks page RESULTS.json … --docs docs/benchmarks.md
+    python -m tests.benchmarks [all | parts | cyclegan | feeding | profile | scale | peers | memory | tune]
+    python -m tests.benchmarks compare RESULTS.json …   ratios to the figures that docs/figures.json holds
+    python -m tests.benchmarks keep RESULTS.json …      put them there, and write the tables of docs/ anew
 
-What takes long is kept in the work folder and made but once: pictures, environments of the peers, the network.
+Each of the first prints one JSON object on stdout, with versions and machine. What takes long is kept in the work
+folder and made but once: pictures, environments of the peers, the network.
 """
 
 from __future__ import annotations
@@ -18,44 +20,50 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import ray
 import torch
 
-from tests.benchmarks import cyclegan, parts, pictures, report
+from tests.benchmarks import cyclegan, feeding, kept, parts, pictures, profiles, scale
 from tests.benchmarks.comparison import Contest, Failed
 from tests.benchmarks.contestants import OURS, TITLES, Contestant, bound_command, environment, ours, peer
 from tests.benchmarks.network import model_of
 from tests.benchmarks.processes import run
 
 PEERS = [name for name in TITLES if name != OURS]
-WORDS = ["all", "parts", "cyclegan", "peers", "memory", "tune", "page"]
+MEASURES = ["parts", "cyclegan", "feeding", "profile", "scale", "peers", "memory", "tune"]
+WORDS = ["all", *MEASURES, "compare", "keep"]
 MEMORY_TIMES = 10
 
 
 def main() -> None:
     words = settings()
-    if words.word == "page":
-        words.docs.write_text(report.page([json.loads(Path(name).read_text()) for name in words.results]))
+    if words.word in ("compare", "keep"):
+        results = [json.loads(Path(name).read_text()) for name in words.results]
+        if words.word == "keep":
+            kept.keep(results)
+        else:
+            print(kept.compared(results))
         return
-    results: dict[str, Any] = {"command": command(words), "machine": machine()}
-    if words.word in ("all", "parts"):
-        results["parts"] = parts.measured()
-    if words.word in ("all", "cyclegan"):
-        results["cyclegan"] = cyclegan.measured()
-    if words.word in ("all", "peers"):
-        results["sets"] = peers(words)
-    if words.word == "memory":
-        results["memory"] = memory(words)
-    if words.word == "tune":
-        results["sets"] = tune(words)
-    if words.docs and "sets" in results:
-        words.docs.write_text(report.page([results]))
-    print(json.dumps(results))
+    measures = {
+        "parts": lambda: {"parts": parts.measured()},
+        "cyclegan": lambda: {"cyclegan": cyclegan.measured()},
+        "feeding": lambda: {"feeding": feeding.measured(words.work, words.images, words.rounds, words.limit_s)},
+        "profile": lambda: {"profile": profiles.measured(words.work, words.paths)},
+        "scale": lambda: {"scale": scale.measured(words.work)},
+        "peers": lambda: {"sets": peers(words)},
+        "memory": lambda: {"memory": memory(words)},
+        "tune": lambda: {"sets": tune(words)},
+    }
+    figures: dict[str, Any] = {"command": command(words), "machine": machine()}
+    for name in [name for name in measures if name != "tune"] if words.word == "all" else [words.word]:
+        figures |= measures[name]()
+    print(json.dumps(figures))
 
 
 def settings() -> argparse.Namespace:
     words = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     words.add_argument("word", nargs="?", choices=WORDS, default="all")
-    words.add_argument("results", nargs="*", help="what earlier runs printed, to be laid together as a page")
+    words.add_argument("results", nargs="*", help="what earlier runs printed")
     words.add_argument("--images", type=int, default=10_000, help="faces of 178×218; 0: none")
     words.add_argument("--photos", type=int, default=2_000, help="photos of 1 to 2 megapixels; 0: none")
     words.add_argument("--rounds", type=int, default=3)
@@ -63,10 +71,10 @@ def settings() -> argparse.Namespace:
     words.add_argument("--source", default="local", help="local, or s3://bucket/prefix at the environment's endpoint")
     words.add_argument("--work", type=Path, default=Path("build/benchmarks"), help="folder for all that is made")
     words.add_argument("--limit_s", type=float, default=1200, help="seconds that one command may take")
-    words.add_argument("--docs", type=Path, help="write the tables there, as Markdown")
+    words.add_argument("--paths", type=lambda names: names.split(","), default=[], help="of profile; none: all")
     given = words.parse_args()
-    if given.word == "page" and not (given.docs and given.results):
-        words.error("page: name results and --docs")
+    if given.word == "compare" and not given.results:
+        words.error("compare: name what a run printed")
     if unknown := set(given.peers) - set(PEERS):
         words.error(f"no such peers: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     given.work = given.work.resolve()
@@ -137,6 +145,8 @@ def command(words: argparse.Namespace) -> str:
     """The command in words that mean the same elsewhere: no folder of this machine."""
     source = words.source if words.source == "local" else "s3://…"
     sizes = f"--images {words.images} --photos {words.photos} --rounds {words.rounds}"
+    if words.word not in ("all", "peers", "memory", "tune"):
+        return f"python -m tests.benchmarks {words.word}" + (f" {sizes}" if words.word == "feeding" else "")
     return f"python -m tests.benchmarks {words.word} {sizes} --peers {','.join(words.peers)} --source {source}"
 
 
@@ -148,6 +158,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "python": platform.python_version(),
         "torch": torch.__version__,
+        "ray": ray.__version__,
         "system": f"{platform.system()} {platform.release()}",
     }
 

@@ -51,7 +51,7 @@ class Contest:
         shutil.rmtree(output, ignore_errors=True)
         output.mkdir(parents=True)
         log = output.with_name(f"{name}.log")
-        watcher = _Parts(output)
+        watcher = Parts(output)
         command = contestant.command(self.images, self.count, output) if contestant else self._bound()
         ended = run(command, environment(self.work), log, self.limit_s, watcher.look)
         try:
@@ -66,7 +66,7 @@ class Contest:
     def _bound(self) -> list[str]:
         return bound_command(self.folder, self.model)
 
-    def _figures(self, name: str, ended: Ended, output: Path, watcher: _Parts) -> dict[str, float]:
+    def _figures(self, name: str, ended: Ended, output: Path, watcher: Parts) -> dict[str, float]:
         if name == BOUND:
             figures: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
             return figures
@@ -109,7 +109,7 @@ class Failed(Exception):
     """A contestant that did not do the work; the message says what it left undone."""
 
 
-class _Parts:
+class Parts:
     """Sees our command's parts appear, which it does not tell the time of."""
 
     def __init__(self, output: Path) -> None:
@@ -121,9 +121,15 @@ class _Parts:
             if part not in self.seen:
                 self.seen[part] = part.stat().st_mtime, pq.read_metadata(part).num_rows
 
-    def figures(self, ended: Ended, count: int) -> dict[str, float]:
+    def phases(self, ended: Ended) -> dict[str, float]:
+        """Seconds until the first part, from there to the last, and from the last to the command's end."""
+        times = sorted(time for time, _ in self.seen.values())
+        first_s, last_s = times[0] - ended.started, times[-1] - ended.started
+        return {"first_s": first_s, "work_s": last_s - first_s, "finish_s": ended.seconds - last_s}
+
+    def figures(self, ended: Ended, count: int, workers: int = os.cpu_count() or 1) -> dict[str, float]:
         """The rate counts from the first part of every worker on: theirs are ready at nearly the same time."""
-        parts = sorted(self.seen.values())[: os.cpu_count()]
+        parts = sorted(self.seen.values())[:workers]
         if not parts:
             raise Failed("no part was seen")
         last = max(file.stat().st_mtime for file in self.output.glob("results/*/*.parquet"))

@@ -34,14 +34,14 @@ SPLIT = 0.8  # of drawn pictures, that is trained on
 
 def measured(work: Path, images: int, rounds: int, limit_s: float) -> dict[str, Any]:
     """Figures by contestant, medians; `x` is how many times as fast ours is, of `cnn` how many times it is fed."""
-    original = _original(work, round(images / SPLIT))
+    original = original_of(work, round(images / SPLIT))
     commands = {CONSUMER: [sys.executable, "-m", "tests.benchmarks.feed_consumer"]}
     for name in TITLES:
         python = sys.executable if name == OURS else str(python_of(name, work))
         module = "tests.benchmarks.feed_ours" if name == OURS else f"tests.benchmarks.peers.{name}"
         made = work / f"{original.name}-{name}"
-        if name == OURS and not made.exists():
-            _ingested(original, made)
+        if name == OURS:
+            shards_of(original, made)
         command = [python, "-m", module, "--original", str(original), "--made", str(made)]
         commands[name] = command
         if name != OURS:
@@ -65,7 +65,8 @@ def measured(work: Path, images: int, rounds: int, limit_s: float) -> dict[str, 
     return {"images": images, "rounds": rounds, "feeders": figures}
 
 
-def _original(work: Path, count: int) -> Path:
+def original_of(work: Path, count: int) -> Path:
+    """So many drawn faces in CelebA's own layout."""
     folder = work / f"celeba-{count}"
     if not folder.exists():
         part = folder.with_suffix(".part")
@@ -80,6 +81,8 @@ def _original(work: Path, count: int) -> Path:
     return folder
 
 
-def _ingested(original: Path, made: Path) -> None:
-    words = [str(BIN / "celebvision"), "ingest", "--source", str(original), "--output", str(made)]
-    subprocess.run(words, check=True, stdout=sys.stderr)
+def shards_of(original: Path, made: Path) -> Path:
+    if not made.exists():
+        words = [str(BIN / "celebvision"), "ingest", "--source", str(original), "--output", str(made)]
+        subprocess.run(words, check=True, stdout=sys.stderr)
+    return made

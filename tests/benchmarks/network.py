@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,24 +38,29 @@ def model_of(work: Path) -> Model:
         network = _spread(_random())
         save_file(network.state_dict(), model.weights)
         model.arguments.write_text(json.dumps(complete_arguments("cnn")))
-        version = publish(
-            str(model.registry),
-            "cnn",
-            state=network.state_dict(),
-            architecture="cnn",
-            arguments=complete_arguments("cnn"),
-            preprocessing=network.preprocessing.to_json(),
-            targets=["Male"],
-            classes={"Male": CLASSES},
-            metrics={},
-            data_digest="",
-            code_version="",
-            seed=SEED,
-            card="",
-            samples={},
-        )
-        promote(str(model.registry), "cnn", version.version)
+        published(model.registry, network, complete_arguments("cnn"))
     return model
+
+
+def published(registry: Path, network: CNN, arguments: dict[str, Any]) -> None:
+    """The network as the production version of `cnn`."""
+    version = publish(
+        str(registry),
+        "cnn",
+        state=network.state_dict(),
+        architecture="cnn",
+        arguments=arguments,
+        preprocessing=network.preprocessing.to_json(),
+        targets=["Male"],
+        classes={"Male": CLASSES},
+        metrics={},
+        data_digest="",
+        code_version="",
+        seed=SEED,
+        card="",
+        samples={},
+    )
+    promote(str(registry), "cnn", version.version)
 
 
 def _random() -> CNN:

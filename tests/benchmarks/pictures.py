@@ -27,7 +27,7 @@ SEED = 0
 
 def face(index: int) -> bytes:
     rng = np.random.default_rng([SEED, index])
-    return _jpeg(draw_face(rng, draw_attributes(rng, male=bool(index % 2))), quality=95)
+    return jpeg(draw_face(rng, draw_attributes(rng, male=bool(index % 2))), quality=95)
 
 
 def photo(index: int) -> bytes:
@@ -36,7 +36,7 @@ def photo(index: int) -> bytes:
     enlarged = drawn.resize(PHOTO_SIZES[index % 2], Image.Resampling.BICUBIC)
     tile = np.tile((128 + rng.normal(0, GRAIN, (128, 128))).clip(0, 255).astype(np.uint8), (12, 10))
     grain = Image.fromarray(tile[: enlarged.height, : enlarged.width])
-    return _jpeg(ImageChops.add(enlarged, Image.merge("RGB", [grain] * 3), offset=-128), quality=80)
+    return jpeg(ImageChops.add(enlarged, Image.merge("RGB", [grain] * 3), offset=-128), quality=80)
 
 
 def folder_of(work: Path, kind: str, count: int) -> Path:
@@ -94,7 +94,7 @@ def _write(draw: Callable[[int], bytes], folder: Path, index: int) -> None:
     (folder / f"{index:06}.jpg").write_bytes(draw(index))
 
 
-def _jpeg(image: Image.Image, quality: int) -> bytes:
+def jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

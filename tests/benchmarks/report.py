@@ -1,4 +1,4 @@
-"""What was measured, as `docs/benchmarks.md`; a figure that was not measured is a dash."""
+"""What was measured of `classify` and its peers, as `docs/benchmarks.md`; a figure that was not measured is a dash."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ RULE = "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 
 
 def page(results: list[dict[str, Any]]) -> str:
-    """One page of one or several results, of runs on the same machine."""
+    """One page of those results, of runs on the same machine, that are of contests."""
+    results = [result for result in results if "sets" in result or "memory" in result]
     machine = ", ".join(f"{name} {value}" for name, value in results[0]["machine"].items())
     commands = "\n".join(f"    {result['command']}" for result in results)
     parts = [HEAD.format(commands=commands, machine=f"Machine: {machine}.")]

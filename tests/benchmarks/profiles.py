@@ -1,0 +1,161 @@
+"""Where each job's time goes: the whole command under py-spy, its processes and threads sampled and sorted by stage.
+
+A sample is a Python thread that runs. What must be done (decoding, the network, its learning, encoding) as a share of
+all that the cores could do is how near to its bound the command is, its start among it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from celebvision.models.vgg import VGG
+from tests.benchmarks import feeding
+from tests.benchmarks.contestants import BIN, REPOSITORY, environment
+from tests.benchmarks.network import model_of
+from tests.benchmarks.pictures import folder_of
+
+RATE = 50  # samples a second
+LIMIT_S = 900
+SETS = ("faces", 10_000), ("photos", 2_000)
+FEW, ORIGINALS, STYLES = 400, 12_500, 4
+# The first that fits, from the innermost frame outwards, is the stage of a sample.
+STAGES = {
+    "imports": r"importlib\._bootstrap",
+    "encode": r"^(encode|_encoded?|save|_save) \((celebvision/images|.*PIL)",
+    "decode": r"celebvision/images\.py|PIL/|simplejpeg",
+    "optimiser": r"torch/optim/|clip_grad|celebvision/training/average|zero_grad",
+    "augment": r"celebvision/models/(augment|diff_augment)",
+    "network": r"torch/nn/modules|torch/autograd/|celebvision/models/|_engine_run_backward|torch/nn/functional",
+    "figures": r"sklearn|celebvision/(evaluation|training/calibration)|torch_?metrics|matplotlib|pandas",
+    "storage": r"celebvision/storage/|boto|urllib3|pyarrow|parquet",
+    "digest": r"hashlib|sha256",
+    "Ray": r"\(ray/|grpc|asyncio|aiohttp",
+}
+NEEDED = ("decode", "encode", "network", "augment", "optimiser")
+OTHER = "other"
+
+
+def measured(work: Path, names: Iterable[str]) -> dict[str, Any]:
+    """By path: seconds of the command, seconds of CPU by stage, and how much of the cores' time was needed work."""
+    jobs, figures = _jobs(work), {}
+    for name in names or jobs:
+        samples = work / f"profile-{name.replace(' ', '-')}.raw"
+        output = work / "output" / "profile"
+        shutil.rmtree(output, ignore_errors=True)
+        output.mkdir(parents=True)
+        seconds = _recorded(jobs[name], samples, work)
+        figures[name] = _summary(samples.read_text().splitlines(), seconds)
+        print(f"profile {name}: {figures[name]}", file=sys.stderr, flush=True)
+    return figures
+
+
+def _recorded(words: list[str], samples: Path, work: Path) -> float:
+    """Seconds of the command."""
+    recorder = [str(BIN / "py-spy"), "record", "--subprocesses", "--nonblocking", "--format", "raw"]
+    recorder += ["--rate", str(RATE), "--output", str(samples), "--", str(BIN / "celebvision")]
+    own = environment(work) | {"OMP_NUM_THREADS": "1"}  # py-spy sees Python's threads alone
+    with (work / "profile.log").open("w") as log:
+        started = time.monotonic()
+        subprocess.run([*recorder, *words], check=True, env=own, timeout=LIMIT_S, stdout=log, stderr=log)
+        return time.monotonic() - started
+
+
+def _summary(lines: list[str], seconds: float) -> dict[str, Any]:
+    samples = Counter[str]()
+    for line in lines:
+        stack, _, count = line.rpartition(" ")
+        samples[stage_of(stack)] += int(count)
+    cpu_s = {stage: count / RATE for stage, count in samples.most_common()}
+    needed_s = sum(cpu_s.get(stage, 0.0) for stage in NEEDED)
+    cores = os.cpu_count() or 1
+    idle_s = max(0.0, cores * seconds - sum(cpu_s.values()))
+    return {"seconds": seconds, "cpu_s": cpu_s, "idle_s": idle_s, "needed_share": needed_s / (cores * seconds)}
+
+
+def stage_of(stack: str) -> str:
+    """Of frames from the outermost to the innermost, `;` between them."""
+    frames = [frame for frame in stack.split(";") if not frame.startswith("process ")]
+    if any(re.search(STAGES["imports"], frame) for frame in frames):
+        return "imports"
+    for frame in reversed(frames):
+        for stage, pattern in STAGES.items():
+            if re.search(pattern, frame):
+                return stage
+    return OTHER
+
+
+def _jobs(work: Path) -> dict[str, list[str]]:
+    """The words of each path's command; those that draw use what those before them have trained."""
+    original, shards, styles, vgg = _data(work)
+    out = ["--output", str(work / "output" / "profile")]
+    labels, drawn = ["--registry", str(model_of(work).registry)], ["--registry", str(work / "profile-registry")]
+    train = ["train", "--data", str(shards), *drawn, *out, "--workers", "2", "--promote", "true"]
+    faces, photos = (["--input", str(folder_of(work, kind, count))] for kind, count in SETS)
+    few = ["--input", str(folder_of(work, "faces", FEW))]
+    pictures = sorted(str(path) for path in styles.glob("*.png"))
+    measure = ["--weights", str(vgg), "--arch", "vgg16"]
+    inception = ["--architecture", "inception_v3", "--arguments", '{"height": 139, "width": 113, "aux": false}']
+    return {
+        "ingest": ["ingest", "--source", str(original), *out],
+        "train cnn": [*train, *_config("cnn"), *_learning(2, 8000)],
+        "train inception_v3": [*train, *inception, *_learning(1, 640)],
+        "train cyclegan": [
+            *train, *_config("cyclegan_sketch_small"), *_learning(1, 240),
+            "--style_data", str(work / "profile-styles"), "--cyclegan.features_weights", str(vgg),
+        ],
+        "train style_net": [
+            *train, *_config("style_net_small"), *_learning(1, 240), *measure,
+            "--styles", json.dumps({f"style{number}": path for number, path in enumerate(pictures)}),
+        ],
+        "classify faces": ["classify", *faces, *out, *labels, "--model", "cnn"],
+        "classify photos": ["classify", *photos, *out, *labels, "--model", "cnn"],
+        "stylize cyclegan": ["stylize", *few, *out, *drawn, "--model", "cyclegan-sketch", "--size", "128"],
+        "stylize style_net": ["stylize", *few, *out, *drawn, "--model", "style_net", "--size", "128"],
+        "stylize vgg": [
+            "stylize", *few, *out, *measure, "--model", "vgg", "--style", pictures[0], "--size", "96", "--steps", "10",
+            "--glob", "*0.jpg",
+        ],
+        "evaluate": ["evaluate", *labels, *out, "--model", "cnn", "--data", str(shards)],
+    }  # fmt: skip
+
+
+def _config(name: str) -> list[str]:
+    return ["--config", str(REPOSITORY / "configs" / "train" / f"{name}.yaml")]
+
+
+def _learning(epochs: int, images: int) -> list[str]:
+    return ["--phases", json.dumps([{"epochs": epochs, "learning_rate": 3e-4}]), "--epoch_images", str(images)]
+
+
+def _data(work: Path) -> tuple[Path, Path, Path, Path]:
+    """Originals, shards, pictures of styles and VGG's weights, all of them made up, and style shards of the third."""
+    original = feeding.original_of(work, ORIGINALS)
+    shards = feeding.shards_of(original, work / f"{original.name}-{feeding.OURS}")
+    styles, vgg = work / "styles", work / "vgg16.safetensors"
+    if not vgg.exists():
+        torch.manual_seed(0)
+        save_file(VGG("vgg16", ["conv5_3"]).state_dict(), vgg)
+    if not styles.exists():
+        styles.mkdir()
+        rng = np.random.default_rng(0)
+        for number in range(STYLES):
+            blots = Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8))
+            blots.resize((256, 256), Image.Resampling.NEAREST).save(styles / f"{number}.png")
+        words = ["ingest", "--style_folder", str(styles), "--output", str(work / "profile-styles")]
+        subprocess.run([str(BIN / "celebvision"), *words], check=True, stdout=sys.stderr)
+    return original, shards, styles, vgg
