@@ -37,6 +37,12 @@ LOOK_S = 0.3
 PROCESS = re.compile(r"process (\d+):")
 IDLE = re.compile(r"main_loop|concurrent/futures/thread|threading\.py|selectors\.py|get_output_blocking|^process ")
 SETS = ("faces", 10_000), ("photos", 2_000)
+# As configs/train/style_net_small.yaml, whose styles would be added to ours.
+STYLE_NET = [
+    "--architecture", "style_net", "--arguments", '{"size": 128, "width": 32, "blocks": 5}', "--batch_size", "4",
+    "--perceptual.content_layers", '["conv4_2"]',
+    "--perceptual.style_layers", '["conv1_1", "conv2_1", "conv3_1", "conv4_1"]',
+]  # fmt: skip
 FEW, ORIGINALS, STYLES = 400, 12_500, 4
 # The first that fits, from the innermost frame outwards, is the stage of a sample.
 STAGES = {
@@ -153,7 +159,7 @@ def _jobs(work: Path) -> dict[str, list[str]]:
             "--style_data", str(work / "profile-styles"), "--cyclegan.features_weights", str(vgg),
         ],
         "train style_net": [
-            *train, *_config("style_net_small"), *_learning(1, 240), *measure,
+            *train, *STYLE_NET, *_learning(1, 240), *measure,
             "--styles", json.dumps({f"style{number}": path for number, path in enumerate(pictures)}),
         ],
         "classify faces": ["classify", *faces, *out, *labels, "--model", "cnn"],
