@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from celebvision.config.settings import SPEECH, URI
-from celebvision.config.train import OF, OF_CLASSIFIERS, TrainSettings
+from celebvision.config.train import OF_OTHERS, TrainSettings
 
 
 class RetrainSettings(TrainSettings):
@@ -32,7 +32,7 @@ class RetrainSettings(TrainSettings):
     @field_validator("architecture")
     @classmethod
     def _answers(cls, architecture: str) -> str:
-        if OF[architecture] is not OF_CLASSIFIERS:
+        if architecture in OF_OTHERS:
             raise ValueError("it draws pictures, which are neither right nor wrong: take cnn or inception_v3")
         return architecture
 

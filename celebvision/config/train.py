@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from celebvision.config.settings import URI, Crop, Part, Settings
 from celebvision.config.style import Arch, PerceptualSettings
 from celebvision.config.watched import WatchedSettings
+from celebvision.models import architectures
 
-# Settings of a training that not every architecture has a use for.
+# Settings of a training that not every architecture has a use for: of a classifier, and of those that are none.
 OF_CLASSIFIERS = {"targets", "weights", "initial", "schedule", "warmup", "weight_decay", "label_smoothing", "augment"}
-OF = {
-    "cnn": OF_CLASSIFIERS,
-    "inception_v3": OF_CLASSIFIERS,
+OF_OTHERS = {
     "cyclegan": {"style_data", "cyclegan"},
     "style_net": {"weights", "arch", "perceptual", "styles", "valid_images"},
     "adain": {"weights", "arch", "perceptual", "style_data", "valid_images"},
@@ -73,9 +72,7 @@ class TrainSettings(WatchedSettings):
     styles: dict[str, URI] = Field({}, description="of a style_net: the picture that each style is of, by its name")
     registry: URI = Field(description="where the model version is published")
     output: URI | None = Field(None, description="checkpoints, history, TensorBoard; none: REGISTRY/_training")
-    architecture: Literal["cnn", "inception_v3", "cyclegan", "style_net", "adain"] = Field(
-        "cnn", description="kind of network"
-    )
+    architecture: str = Field("cnn", description=f"kind of network: {', '.join(architectures())}")
     arguments: dict[str, Any] = Field({}, description="the network's own arguments, as JSON")
     name: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9_-]*$", description="in the registry; none: architecture")
     targets: list[str] = Field(["Male"], min_length=1, description="attributes to learn, or all")
@@ -112,18 +109,26 @@ class TrainSettings(WatchedSettings):
     seed: int = Field(0, ge=0, description="of weights, order and augmentation")
     promote: bool = Field(False, description="make it the production version even if there is one")
 
+    @field_validator("architecture")
+    @classmethod
+    def _known(cls, architecture: str) -> str:
+        if architecture not in architectures():
+            raise ValueError(f"should be one of {', '.join(architectures())}")
+        return architecture
+
     @model_validator(mode="after")
     def _of_this_architecture(self) -> Self:
-        others = set().union(*OF.values()) - OF[self.architecture]
+        own = OF_OTHERS.get(self.architecture, OF_CLASSIFIERS)
+        others = OF_CLASSIFIERS.union(*OF_OTHERS.values()) - own
         if wrong := sorted(self.model_fields_set & others):
             raise ValueError(f"{self.architecture} has no setting {', '.join(wrong)}")
         if self.weights and self.initial:
             raise ValueError("weights and initial: give one of both; the version's weights replace the backbone's")
-        if "style_data" in OF[self.architecture] and self.style_data is None:
+        if "style_data" in own and self.style_data is None:
             raise ValueError(f"{self.architecture} needs style_data: style shards that `ingest --style_folder` wrote")
         if self.architecture == "style_net" and not self.styles:
             raise ValueError("style_net needs styles: names, and the picture that each is of")
-        if self.architecture not in ("cnn", "inception_v3") and (len(self.phases) > 1 or self.phases[0].trainable):
+        if self.architecture in OF_OTHERS and (len(self.phases) > 1 or self.phases[0].trainable):
             raise ValueError(f"phases: {self.architecture} has one phase, in which all learns")
         return self
 

@@ -1,20 +1,28 @@
-"""Networks, one file each, made by name: ``create("cnn", outputs=2)``."""
+"""Networks, one file each, made by name: ``create("cnn", outputs=2)``.
+
+A file whose last line is ``ARCHITECTURE = CLASS`` is a network, and its name is the architecture's.
+"""
+
+from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from functools import cache
 from importlib import import_module
-from typing import Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+if TYPE_CHECKING:
+    from torch import nn
 
-# Imported when they are made: torchvision alone takes longer to import than torch, in every worker that starts.
-ARCHITECTURES = {
-    "cnn": "celebvision.models.cnn:CNN",
-    "inception_v3": "celebvision.models.inception:InceptionV3",
-    "cyclegan": "celebvision.models.cyclegan:CycleGAN",
-    "style_net": "celebvision.models.style_net:StyleNet",
-    "adain": "celebvision.models.adain:AdaIN",
-}
+MARK = "ARCHITECTURE = "
+
+
+@cache
+def architectures() -> tuple[str, ...]:
+    """Names of all networks. None is imported: that takes seconds, and whoever asks may want none of them."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return tuple(path.stem for path in files if path.read_text().rstrip().rpartition("\n")[2].startswith(MARK))
 
 
 def create(architecture: str, **arguments: object) -> nn.Module:
@@ -23,8 +31,6 @@ def create(architecture: str, **arguments: object) -> nn.Module:
     Raises:
         ValueError: no such architecture; the message lists the known ones.
     """
-    if architecture not in ARCHITECTURES:
-        raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(sorted(ARCHITECTURES))}")
     return _maker(architecture)(**arguments)
 
 
@@ -40,5 +46,7 @@ def complete_arguments(architecture: str, **arguments: object) -> dict[str, Any]
 
 
 def _maker(architecture: str) -> Callable[..., nn.Module]:
-    module, _, name = ARCHITECTURES[architecture].partition(":")
-    return cast(Callable[..., nn.Module], getattr(import_module(module), name))
+    if architecture not in architectures():
+        raise ValueError(f"unknown architecture {architecture!r}; known: {', '.join(architectures())}")
+    maker: Callable[..., nn.Module] = import_module(f"{__name__}.{architecture}").ARCHITECTURE
+    return maker

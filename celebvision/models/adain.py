@@ -188,3 +188,6 @@ def _filled(images: Tensor) -> Tensor:
         return images
     with torch.autocast(images.device.type, enabled=False):
         return functional.pad(images, (0, right, 0, down), mode="replicate")
+
+
+ARCHITECTURE = AdaIN

@@ -101,3 +101,6 @@ class Residual(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         change = self.second(relu(self.first(features), inplace=True))
         return relu(change + self.shortcut(features), inplace=True)
+
+
+ARCHITECTURE = CNN

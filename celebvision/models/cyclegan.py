@@ -231,3 +231,6 @@ def initialise(module: nn.Module) -> None:
         nn.init.normal_(module.weight, 0.0, FIRST_DEVIATION)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+ARCHITECTURE = CycleGAN

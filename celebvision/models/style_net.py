@@ -133,3 +133,6 @@ class ConditionalNorm(Normalisation):
         if self.scale is None or self.offset is None:
             raise ValueError("several styles: give shares, or choose a style first")
         return self.normalised(features, self.scale, self.offset)
+
+
+ARCHITECTURE = StyleNet

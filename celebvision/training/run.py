@@ -29,9 +29,7 @@ from celebvision.training.recipe import Recipe
 from celebvision.training.style_recipe import StyleRecipe
 from celebvision.training.tell import Teller
 
-RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {
-    "cnn": ClassifierRecipe,
-    "inception_v3": ClassifierRecipe,
+RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {  # of what is no classifier
     "cyclegan": CycleGANRecipe,
     "style_net": StyleRecipe,
     "adain": StyleRecipe,
@@ -80,7 +78,7 @@ def train_on(settings: TrainSettings, data: DataSet) -> Outcome:
 
 
 def _recipe(settings: TrainSettings, data: DataSet) -> Recipe:
-    return RECIPES[settings.architecture](settings, data)
+    return RECIPES.get(settings.architecture, ClassifierRecipe)(settings, data)
 
 
 def _run_name(settings: TrainSettings, recipe: Recipe) -> str:

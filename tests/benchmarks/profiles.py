@@ -34,6 +34,8 @@ from tests.benchmarks.processes import MARK, family
 
 RATE = 50  # samples a second
 LOOK_S = 0.3
+# py-spy does not tell how the command ended, and wants it to be Python's.
+WITH_STATUS = "import subprocess, sys; open(sys.argv[1], 'w').write(str(subprocess.call(sys.argv[2:])))"
 PROCESS = re.compile(r"process (\d+):")
 IDLE = re.compile(r"main_loop|concurrent/futures/thread|threading\.py|selectors\.py|get_output_blocking|^process ")
 SETS = ("faces", 10_000), ("photos", 2_000)
@@ -80,7 +82,7 @@ def _recorded(words: list[str], samples: Path, work: Path) -> tuple[float, dict[
     status = samples.with_suffix(".status")
     status.unlink(missing_ok=True)
     recorder = [str(BIN / "py-spy"), "record", "--subprocesses", "--nonblocking", "--format", "raw"]
-    recorder += ["--rate", str(RATE), "--output", str(samples), "--", "sh", "-c", f'"$@"; echo $? > {status}', "sh"]
+    recorder += ["--rate", str(RATE), "--output", str(samples), "--", sys.executable, "-c", WITH_STATUS, str(status)]
     mark, cpu_s = uuid.uuid4().hex, dict[int, float]()
     own = environment(work) | {"OMP_NUM_THREADS": "1", MARK: mark}  # py-spy sees Python's threads alone
     with samples.with_suffix(".log").open("w") as log:

@@ -4,7 +4,7 @@ from torch import nn
 
 from celebvision.models.classifier import Classifier
 from celebvision.models.cnn import CNN
-from celebvision.models.inception import InceptionV3
+from celebvision.models.inception_v3 import InceptionV3
 
 
 def stir(network: nn.Module) -> nn.Module:

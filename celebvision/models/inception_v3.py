@@ -90,3 +90,6 @@ class InceptionV3(Inception3):  # type: ignore[misc]  # torchvision has no types
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+ARCHITECTURE = InceptionV3

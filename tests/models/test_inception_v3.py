@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 from torchvision.models.inception import Inception3
 
-from celebvision.models.inception import InceptionV3
+from celebvision.models.inception_v3 import InceptionV3
 
 
 @pytest.fixture(scope="module")

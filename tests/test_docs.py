@@ -1,0 +1,35 @@
+"""The documentation's tables are what was measured, and figures can be held against it."""
+
+import copy
+from typing import Any
+
+import pytest
+
+from tests.benchmarks import kept, tables
+
+
+@pytest.mark.parametrize("name", kept.PAGES)
+def test_a_page_is_what_the_kept_figures_give(name: str) -> None:
+    assert (kept.DOCS / name).read_text() == kept.page(name)
+
+
+def test_every_table_has_its_place_and_every_place_a_table() -> None:
+    text = (kept.DOCS / "performance.md").read_text()
+    assert {place[1] for place in tables.PLACE.findall(text)} == set(tables.TABLES)
+
+
+def test_a_figure_that_doubled_is_better_or_worse_by_what_it_is() -> None:
+    (memory,) = [result for result in kept.figures() if "memory" in result]
+    now: dict[str, Any] = copy.deepcopy(memory)
+    now["memory"]["sustained_images_per_s"] *= 2
+    now["memory"]["runs"][0]["peak_bytes"] *= 2
+    told = {line.split()[0]: line.split()[3:] for line in kept.compared([now]).splitlines() if "memory" in line}
+    assert told["memory.sustained_images_per_s"] == ["2.00", "better"]
+    assert told["memory.runs[images=10000].peak_bytes"] == ["0.50", "worse"]
+    assert told["memory.runs[images=100000].peak_bytes"] == ["1.00"]
+
+
+def test_figures_of_another_machine_are_told_apart() -> None:
+    (memory,) = [result for result in kept.figures() if "memory" in result]
+    assert "different machines" not in kept.compared([memory])
+    assert "different machines" in kept.compared([memory | {"machine": {"cpu": "another"}}])
