@@ -1,6 +1,6 @@
 """`make bench`: the parts, each path, its limits, and `classify` beside its peers, on this machine.
 
-    python -m tests.benchmarks [all | parts | cyclegan | feeding | profile | scale | peers | memory | tune]
+    python -m tests.benchmarks [all | parts | choices | cyclegan | feeding | profile | scale | peers | memory | tune]
     python -m tests.benchmarks compare RESULTS.json …   ratios to the figures that docs/figures.json holds
     python -m tests.benchmarks keep RESULTS.json …      put them there, and write the tables of docs/ anew
 
@@ -23,14 +23,14 @@ from typing import Any
 import ray
 import torch
 
-from tests.benchmarks import cyclegan, feeding, kept, parts, pictures, profiles, scale
+from tests.benchmarks import choices, cyclegan, feeding, kept, parts, pictures, profiles, scale
 from tests.benchmarks.comparison import Contest, Failed
 from tests.benchmarks.contestants import OURS, TITLES, Contestant, bound_command, environment, ours, peer
 from tests.benchmarks.network import model_of
 from tests.benchmarks.processes import run
 
 PEERS = [name for name in TITLES if name != OURS]
-MEASURES = ["parts", "cyclegan", "feeding", "profile", "scale", "peers", "memory", "tune"]
+MEASURES = ["parts", "choices", "cyclegan", "feeding", "profile", "scale", "peers", "memory", "tune"]
 WORDS = ["all", *MEASURES, "compare", "keep"]
 MEMORY_TIMES = 10
 
@@ -46,6 +46,7 @@ def main() -> None:
         return
     measures = {
         "parts": lambda: {"parts": parts.measured()},
+        "choices": lambda: {"choices": choices.measured()},
         "cyclegan": lambda: {"cyclegan": cyclegan.measured()},
         "feeding": lambda: {"feeding": feeding.measured(words.work, words.images, words.rounds, words.limit_s)},
         "profile": lambda: {"profile": profiles.measured(words.work, words.paths)},
@@ -61,7 +62,9 @@ def main() -> None:
 
 
 def settings() -> argparse.Namespace:
-    words = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
+    words = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     words.add_argument("word", nargs="?", choices=WORDS, default="all")
     words.add_argument("results", nargs="*", help="what earlier runs printed")
     words.add_argument("--images", type=int, default=10_000, help="faces of 178×218; 0: none")

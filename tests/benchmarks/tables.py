@@ -56,6 +56,16 @@ def _parts(measured: dict[str, Any]) -> str:
     )
 
 
+def _choices(measured: dict[str, Any]) -> str:
+    rows = []
+    for choice, options in measured["choices"].items():
+        taken = next(iter(options.values()))
+        for number, (option, rate) in enumerate(options.items()):
+            times = "taken" if not number else f"{rate / taken:.2f}"
+            rows.append(("" if number else choice, option, f"{rate:,.0f}", times))
+    return _table(("choice", "option", "images/s", "× the one taken"), rows)
+
+
 def _profile(measured: dict[str, Any]) -> str:
     rows = []
     for name, told in measured["profile"].items():
@@ -163,6 +173,7 @@ def _billion(measured: dict[str, Any]) -> str:
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "machine": _machine,
     "parts": _parts,
+    "choices": _choices,
     "profile": _profile,
     "feeding": _feeding,
     "inventory": _inventory,
@@ -171,4 +182,4 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "nodes": _waiting("nodes"),
     "billion": _billion,
 }
-NEEDS = {name: name if name in ("machine", "parts", "profile", "feeding") else "scale" for name in TABLES}
+NEEDS = {name: name if name in ("machine", "parts", "choices", "profile", "feeding") else "scale" for name in TABLES}
