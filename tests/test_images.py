@@ -13,37 +13,16 @@ import numpy as np
 import pytest
 import simplejpeg
 from numpy.typing import NDArray
+from pictures import FACE, JPEG, PNG, apart, encoded, exif, half_clear, pixels_of
 from PIL import Image, ImageCms, ImageOps
 
 from celebvision import images
-from celebvision.celeba.drawn import draw_face
-from celebvision.images import Format, UndecodableImage, check, decode, decode_whole, encode
+from celebvision.images import UndecodableImage, check, decode, decode_whole
 
-ORIENTATION = 0x0112  # EXIF tag
 BROKEN_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x05" + b"\xff" * 20
+
+
 HEIGHT, WIDTH = 218, 178
-FACE = draw_face(np.random.default_rng(3), {"Male": True})
-
-
-def encoded(image: Image.Image, kind: str = "JPEG", **words: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **words)
-    return stream.getvalue()
-
-
-def exif(orientation: int) -> bytes:
-    words = Image.Exif()
-    words[ORIENTATION] = orientation
-    return words.tobytes()
-
-
-def pixels_of(image: Image.Image) -> NDArray[np.int64]:
-    return np.asarray(image.convert("RGB")).astype(np.int64)
-
-
-def apart(one: Any, other: Any) -> float:
-    """Mean difference of two pictures, of 255."""
-    return float(abs(np.asarray(one, dtype=np.int64) - np.asarray(other, dtype=np.int64)).mean())
 
 
 def png_that_claims(width: int, height: int) -> bytes:
@@ -67,13 +46,6 @@ def damaged(data: bytes) -> bytes:
     """The JPEG with a stretch of its scan overwritten by what no Huffman code begins with."""
     middle = len(data) // 2
     return data[:middle] + b"\xff\x00" * 20 + data[middle + 40 :]
-
-
-JPEG = encoded(FACE, quality=92)
-PNG = encoded(FACE, "PNG")
-
-
-# --- what size, and what part
 
 
 def test_a_celeba_picture_at_half_size_is_libjpegs_half_scale_and_nothing_else() -> None:
@@ -131,9 +103,6 @@ def test_the_scale_is_not_taken_too_large_because_of_how_floats_round(monkeypatc
     assert asked == [(882, 89)]
 
 
-# --- how the camera was held
-
-
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_picture_comes_out_upright_however_the_camera_was_held(kind: str, orientation: int) -> None:
@@ -161,9 +130,6 @@ def test_broken_exif_does_not_cost_the_picture(kind: str, broken: bytes) -> None
     data = encoded(FACE, kind, exif=broken)
     assert apart(decode(data, HEIGHT, WIDTH), pixels_of(FACE)) < 6
     check(data)
-
-
-# --- kinds of pixels
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"])
@@ -213,18 +179,6 @@ def test_a_palette_becomes_its_colours() -> None:
     np.testing.assert_array_equal(decode(encoded(black_and_white, "PNG"), HEIGHT, WIDTH), pixels_of(black_and_white))
 
 
-def half_clear(mode: str) -> bytes:
-    """Left half opaque red or grey, right half fully transparent black."""
-    if mode == "P":
-        image = Image.new("P", (20, 20), 1)
-        image.putpalette([200, 0, 0, 0, 0, 0])
-        image.paste(0, (0, 0, 10, 20))
-        return encoded(image, "PNG", transparency=1)
-    image = Image.new(mode, (20, 20))
-    image.paste((200, 0, 0, 255) if mode == "RGBA" else (200, 255), (0, 0, 10, 20))
-    return encoded(image, "PNG")
-
-
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_what_is_transparent_lies_on_white(mode: str) -> None:
     pixels = decode(half_clear(mode), 20, 20)
@@ -243,9 +197,6 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
 @pytest.mark.parametrize("name", ["a PNG named .jpg", "a GIF named .jpg", "a JPEG named .png"])
 def test_the_bytes_say_what_it_is_and_not_the_name(name: str) -> None:
     assert decode(encoded(FACE, name.split()[1]), 109, 89).shape == (109, 89, 3)
-
-
-# --- the whole picture, in sRGB
 
 
 def profile(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
@@ -270,9 +221,17 @@ def gamma(value: float) -> bytes:
 
 
 RED, GREEN, BLUE = xyz(0.4361, 0.2225, 0.0139), xyz(0.3851, 0.7169, 0.0971), xyz(0.1431, 0.0606, 0.7139)  # of sRGB
+
+
 WHITE = {b"wtpt": xyz(0.9642, 1, 0.8249)}
+
+
 CURVES = {name: gamma(2.2) for name in (b"rTRC", b"gTRC", b"bTRC")}
+
+
 SWAPPED = profile(b"RGB ", b"XYZ ", {b"rXYZ": BLUE, b"gXYZ": GREEN, b"bXYZ": RED, **WHITE, **CURVES})
+
+
 LIGHTER = profile(b"GRAY", b"XYZ ", {b"kTRC": gamma(1.0), **WHITE})
 
 
@@ -328,91 +287,6 @@ def test_a_broken_or_foreign_profile_does_not_cost_the_picture(kind: str, broken
 def test_the_usual_profile_changes_nothing() -> None:
     usual = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     np.testing.assert_array_equal(decode_whole(encoded(FACE, icc_profile=usual)), decode_whole(encoded(FACE)))
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
-def test_the_whole_picture_is_upright_and_as_large_as_it_was(kind: str, orientation: int) -> None:
-    data = encoded(FACE, kind, exif=exif(orientation))
-    with Image.open(io.BytesIO(data)) as stored:
-        upright = pixels_of(ImageOps.exif_transpose(stored))
-    np.testing.assert_array_equal(decode_whole(data), upright)
-    small = decode_whole(data, 89)
-    assert small.shape == ((109, 89, 3) if orientation < 5 else (89, 109, 3))
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "four inks"])
-@pytest.mark.parametrize(
-    ("stored", "size", "sides"),
-    [
-        ((178, 218), 89, (109, 89)),
-        ((178, 218), 100, (122, 100)),
-        ((218, 178), 300, (300, 367)),
-        ((1, 1), 7, (7, 7)),
-        ((1, 50), 3, (150, 3)),
-        ((333, 77), 76, (76, 329)),
-        ((5, 3), None, (3, 5)),
-    ],
-)
-def test_the_shorter_side_is_the_size_and_the_shape_stays(
-    kind: str, stored: tuple[int, int], size: int | None, sides: tuple[int, int]
-) -> None:
-    image = FACE.resize(stored)
-    data = encoded(image.convert("CMYK")) if kind == "four inks" else encoded(image, kind)
-    pixels = decode_whole(data, size)
-    assert (pixels.shape, pixels.dtype, pixels.flags.c_contiguous) == ((*sides, 3), np.uint8, True)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_picture_shrinks_to_what_it_shows(kind: str) -> None:
-    large = FACE.resize((1424, 1744), Image.Resampling.BICUBIC)
-    assert apart(decode_whole(encoded(large, kind), 89), pixels_of(large.resize((89, 109), Image.Resampling.BOX))) < 3
-
-
-def test_sixteen_bits_and_palettes_are_whole_as_well() -> None:
-    grey = np.linspace(0, 65535, 30).astype(np.uint16).reshape(5, 6)
-    np.testing.assert_array_equal(decode_whole(encoded(Image.fromarray(grey), "PNG"))[..., 0], grey >> 8)
-    palette = FACE.convert("P", palette=Image.Palette.ADAPTIVE)
-    np.testing.assert_array_equal(decode_whole(encoded(palette, "PNG")), pixels_of(palette))
-    assert decode_whole(half_clear("RGBA"))[10, 15].tolist() == [255, 255, 255]
-
-
-def test_a_thin_picture_is_not_enlarged_beyond_the_bound() -> None:
-    thin = encoded(Image.new("L", (1, 4000)), "PNG")
-    assert decode_whole(thin, max_pixels=4000).shape == (4000, 1, 3)
-    with pytest.raises(UndecodableImage, match="too large: 10×40000 pixels, at most 4000"):
-        decode_whole(thin, 10, max_pixels=4000)
-
-
-# --- and back
-
-
-@pytest.mark.parametrize("form", ["jpeg", "png", "webp"])
-@pytest.mark.parametrize("sides", [(1, 1), (3, 200), (218, 178)])
-def test_what_is_encoded_is_the_picture_in_that_format_without_more(form: Format, sides: tuple[int, int]) -> None:
-    pixels = np.asarray(FACE.resize(sides[::-1]))
-    data = encode(pixels, form)
-    assert data == encode(pixels.copy(), form)
-    with Image.open(io.BytesIO(data)) as image:
-        assert (image.format, image.mode) == (form.upper(), "RGB")
-        assert not {"exif", "icc_profile"} & set(image.info)
-    assert apart(decode_whole(data), pixels) <= (0 if form == "png" else 8)
-
-
-@pytest.mark.parametrize("form", ["jpeg", "webp"])
-def test_quality_is_paid_in_bytes(form: Format) -> None:
-    pixels = np.asarray(FACE)
-    assert len(encode(pixels, form, 30)) < len(encode(pixels, form, 90)) < len(encode(pixels, form, 100))
-
-
-@pytest.mark.parametrize(("form", "longest"), [("jpeg", 65_500), ("webp", 16_383)])
-def test_a_side_that_the_format_cannot_hold_is_told(form: Format, longest: int) -> None:
-    assert decode_whole(encode(np.zeros((1, longest, 3), np.uint8), form)).shape == (1, longest, 3)
-    with pytest.raises(ValueError, match=f"{longest + 1}×1 pixels; no side of a {form} is longer than {longest}"):
-        encode(np.zeros((1, longest + 1, 3), np.uint8), form)
-
-
-# --- what cannot be shown
 
 
 def test_an_empty_file_says_that_it_is_empty(refused: Callable[[bytes], str]) -> None:

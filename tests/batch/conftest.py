@@ -1,11 +1,19 @@
 from pathlib import Path
 
 import pytest
-from labelling import House, published
+from labelling import House, published, published_style
 
 from celebvision import ray_session
 from celebvision.celeba.drawn import messy_bucket
 from celebvision.registry import promote
+
+
+@pytest.fixture(scope="module")
+def style(tmp_path_factory: pytest.TempPathFactory) -> House:
+    registry = str(tmp_path_factory.mktemp("registry"))
+    house = House(registry, published_style(registry, 1), published_style(registry, 2))
+    promote(registry, "sketch", house.first.version)
+    return house
 
 
 @pytest.fixture

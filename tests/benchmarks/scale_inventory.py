@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, overload
 
 from celebvision.batch.inventory import write_inventory
@@ -74,7 +74,10 @@ def main() -> None:
     seconds = time.monotonic() - started
     if counts["keys"] != given.keys:
         raise RuntimeError(f"{counts['keys']} keys in the inventory of {given.keys}")
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    status = Path(
+        "/proc/self/status"
+    ).read_text()  # getrusage would tell of the process too that this one was forked from
+    peak = 1024 * int(status.partition("VmHWM:")[2].split()[0])
     print(json.dumps({"seconds": seconds, "requests": lister.requests, "peak_bytes": peak}))
 
 

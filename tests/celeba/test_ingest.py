@@ -8,28 +8,25 @@ import subprocess
 import sys
 import zipfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ingesting import COUNT, KIB, failures_of, files_of, rows_of
 
 from celebvision.celeba import ingest as ingest_module
 from celebvision.celeba import write
-from celebvision.celeba.drawn import messy_bucket, write_dataset
+from celebvision.celeba.drawn import write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.celeba.original import Place, find_images, read_labels
 from celebvision.celeba.schema import ATTRIBUTES, BOX, LANDMARKS, SPLITS
 from celebvision.celeba.shards import DataSet
 from celebvision.celeba.write import SCHEMA
-from celebvision.config import MIB, IngestSettings, WordsError, parse
+from celebvision.config import MIB, IngestSettings
 from celebvision.job import JobFailed, Outcome
 from celebvision.storage import Store, join, open_store
-
-COUNT = 120
-KIB = 1024
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -51,6 +48,36 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def source(drawn: Path, tmp_path: Path) -> Path:
+    """A copy of the drawn faces, to change."""
+    return shutil.copytree(drawn, tmp_path / "source")
+
+
+@pytest.fixture
+def broken(source: Path) -> dict[str, tuple[str, str]]:
+    """One picture for everything that can be wrong in `source`, with the stage and error that it should end as."""
+    pictures = source / "img_align_celeba"
+    (pictures / "000001.jpg").unlink()
+    (pictures / "000002.jpg").write_bytes(b"")
+    (pictures / "000003.jpg").write_bytes((pictures / "000003.jpg").read_bytes()[:-900])
+    (pictures / "000004.jpg").write_bytes(b"this is text")
+    with (pictures / "000005.jpg").open("wb") as file:
+        file.truncate(65 * MIB)
+    shutil.copy(pictures / "000010.jpg", pictures / "999999.jpg")
+    partition = source / "list_eval_partition.txt"
+    partition.write_text(partition.read_text().replace("000006.jpg 0", "000006.jpg 5"))
+    return {
+        "000001.jpg": ("list", "NoImage"),
+        "000002.jpg": ("decode", "UndecodableImage"),
+        "000003.jpg": ("decode", "UndecodableImage"),
+        "000004.jpg": ("decode", "UndecodableImage"),
+        "000005.jpg": ("fetch", "TooManyBytes"),
+        "000006.jpg": ("label", "NoSplit"),
+        "999999.jpg": ("label", "NoLabels"),
+    }
+
+
 @pytest.fixture(scope="module")
 def clean(drawn: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
     """The shards of the drawn faces, with nothing wrong."""
@@ -58,39 +85,12 @@ def clean(drawn: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFacto
     return output, run(drawn, output)
 
 
-@pytest.fixture
-def source(drawn: Path, tmp_path: Path) -> Path:
-    """A copy of the drawn faces, to change."""
-    return shutil.copytree(drawn, tmp_path / "source")
-
-
 def run(source: Path | str, output: Path | str, **words: Any) -> Outcome:
     return ingest(IngestSettings(source=str(source), output=str(output), **words))
 
 
-def rows_of(output: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Split and row of everything in the shards that `dataset.json` names."""
-    for shard in DataSet.load(str(output)).shards:
-        for row in pq.read_table(output / shard.path, partitioning=None).to_pylist():
-            yield shard.split, row
-
-
-def failures_of(output: Path) -> dict[str, tuple[str, str]]:
-    rows = pq.read_table(output / "failures.parquet").to_pylist()
-    assert all(len(row["message"]) > 10 or row["message"] == "empty: 0 bytes" for row in rows)
-    assert len({row["image_id"] for row in rows}) == len(rows)
-    return {row["image_id"]: (row["stage"], row["error"]) for row in rows}
-
-
-def files_of(output: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*.parquet")}
-
-
 def text_table(path: Path) -> dict[str, str]:
     return dict(line.split() for line in path.read_text().splitlines())
-
-
-# --- what is written
 
 
 def test_every_picture_is_in_its_split_untouched_with_its_labels(clean: tuple[Path, Outcome], drawn: Path) -> None:
@@ -153,9 +153,6 @@ def test_boxes_and_landmarks_are_kept_where_the_source_has_them(source: Path, tm
         assert [row[name] for name in LANDMARKS] == list(range(first, first + 10))
 
 
-# --- the same each time
-
-
 def test_running_it_twice_gives_the_same_bytes(clean: tuple[Path, Outcome], drawn: Path, tmp_path: Path) -> None:
     again = run(drawn, tmp_path)
     assert files_of(tmp_path) == files_of(clean[0])
@@ -209,9 +206,6 @@ def test_without_a_partition_nobody_is_in_two_splits(source: Path, tmp_path: Pat
     assert set().union(*splits_of.values()) == set(SPLITS)
 
 
-# --- sizes
-
-
 def test_shards_and_row_groups_are_about_as_large_as_asked_for(large: Path, tmp_path: Path) -> None:
     run(large, tmp_path, shard_bytes=MIB, row_group_bytes=128 * KIB)
     train = DataSet.load(str(tmp_path)).of("train")
@@ -237,33 +231,6 @@ def test_what_a_larger_ingest_left_is_removed(drawn: Path, large: Path, tmp_path
     paths = {shard.path for shard in DataSet.load(str(tmp_path)).shards}
     assert (len(paths), files_of(tmp_path).keys()) == (3, paths | {"failures.parquet"})
     assert (tmp_path / "notes.txt").exists()
-
-
-# --- what goes wrong
-
-
-@pytest.fixture
-def broken(source: Path) -> dict[str, tuple[str, str]]:
-    """One picture for everything that can be wrong in `source`, with the stage and error that it should end as."""
-    pictures = source / "img_align_celeba"
-    (pictures / "000001.jpg").unlink()
-    (pictures / "000002.jpg").write_bytes(b"")
-    (pictures / "000003.jpg").write_bytes((pictures / "000003.jpg").read_bytes()[:-900])
-    (pictures / "000004.jpg").write_bytes(b"this is text")
-    with (pictures / "000005.jpg").open("wb") as file:
-        file.truncate(65 * MIB)
-    shutil.copy(pictures / "000010.jpg", pictures / "999999.jpg")
-    partition = source / "list_eval_partition.txt"
-    partition.write_text(partition.read_text().replace("000006.jpg 0", "000006.jpg 5"))
-    return {
-        "000001.jpg": ("list", "NoImage"),
-        "000002.jpg": ("decode", "UndecodableImage"),
-        "000003.jpg": ("decode", "UndecodableImage"),
-        "000004.jpg": ("decode", "UndecodableImage"),
-        "000005.jpg": ("fetch", "TooManyBytes"),
-        "000006.jpg": ("label", "NoSplit"),
-        "999999.jpg": ("label", "NoLabels"),
-    }
 
 
 def test_whatever_is_wrong_with_a_picture_is_listed_and_the_job_goes_on(
@@ -344,131 +311,6 @@ def test_a_failed_ingest_leaves_no_data_set(drawn: Path, tmp_path: Path) -> None
         run(drawn, tmp_path)
     with pytest.raises(JobFailed, match="its ingest has not finished"):
         DataSet.load(str(tmp_path))
-
-
-# --- a folder of style pictures
-
-
-@pytest.fixture(scope="module")
-def style_pictures() -> dict[str, bytes]:
-    """Key and bytes of 30 objects; names repeat in subfolders, and all but those under `broken/` are pictures."""
-    pictures = {key.replace("faces/", "a/"): data for key, data in messy_bucket(24, seed=5)}
-    faces = {key: data for key, data in pictures.items() if key.startswith("a/")}
-    for number, (key, data) in enumerate(list(faces.items())[:5]):
-        pictures[f"b/{'deeper/' * number}{key.removeprefix('a/')}"] = data + bytes(number)
-    pictures["top level.JPEG"] = next(iter(faces.values()))
-    return pictures
-
-
-@pytest.fixture(scope="module")
-def style_folder(style_pictures: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The pictures in a folder, with what else lies about in one."""
-    folder = tmp_path_factory.mktemp("styles")
-    others = {"notes.txt": b"by nobody", "a/._0001.jpg": b"a Mac's", "a/.DS_Store": b"too"}
-    for key, data in {**style_pictures, **others}.items():
-        (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        (folder / key).write_bytes(data)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def styles(style_folder: Path, ray_cluster: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Outcome]:
-    output = tmp_path_factory.mktemp("style-shards")
-    return output, run_styles(style_folder, output)
-
-
-def run_styles(folder: Path | str, output: Path | str, **words: Any) -> Outcome:
-    return ingest(IngestSettings(style_folder=str(folder), output=str(output), **words))
-
-
-def test_style_pictures_are_kept_untouched_under_their_keys(
-    styles: tuple[Path, Outcome], style_pictures: dict[str, bytes], style_folder: Path
-) -> None:
-    output, outcome = styles
-    rows = list(rows_of(output))
-    good = {key: data for key, data in style_pictures.items() if not key.startswith("broken/")}
-    assert {row["image_id"]: row["image"] for _, row in rows} == good
-    assert len(rows) == len(good) == 27
-    assert {split for split, _ in rows} == {"train"}
-    order = [row["image_id"] for _, row in rows]
-    assert order != sorted(order)
-    schema = pq.read_schema(output / "split=train" / "part-00000.parquet")
-    assert schema.names == ["image_id", "image"]
-    assert [schema.field(name).type for name in schema.names] == [SCHEMA.field(name).type for name in schema.names]
-    content = json.loads((output / "dataset.json").read_text())
-    assert content["source"] == str(style_folder)
-    assert content["splits"] == {"train": {"rows": 27, "attributes": {}}}
-    (shard,) = content["shards"]
-    assert shard["sha256"] == hashlib.sha256((output / shard["path"]).read_bytes()).hexdigest()
-    assert DataSet.load(str(output)).positives("train") == {}
-    wanted = {"output": str(output), "train": 27, "failures": 3, "shards": 1, "digest": content["digest"]}
-    assert (outcome.summary, outcome.failures) == (wanted, 3)
-
-
-def test_broken_style_pictures_are_listed(styles: tuple[Path, Outcome]) -> None:
-    broken = ("broken/truncated.jpg", "broken/empty.jpg", "broken/text.jpg")
-    assert failures_of(styles[0]) == dict.fromkeys(broken, ("decode", "UndecodableImage"))
-
-
-def test_style_shards_from_s3_to_s3_are_the_same(styles: tuple[Path, Outcome], style_folder: Path, bucket: str) -> None:
-    source, output = open_store(join(bucket, "monet")), open_store(join(bucket, "shards"))
-    for path in style_folder.rglob("*.*"):
-        if path.is_file():
-            source.put(str(path.relative_to(style_folder)), path.read_bytes())
-    assert run_styles(source.uri, output.uri).summary["digest"] == styles[1].summary["digest"]
-    stored = {stat.key: output.get(stat.key) for stat in output.list()}
-    assert stored.pop("dataset.json")
-    assert stored == files_of(styles[0])
-
-
-def test_the_seed_decides_the_order_of_style_pictures(
-    styles: tuple[Path, Outcome], style_folder: Path, tmp_path: Path
-) -> None:
-    run_styles(style_folder, tmp_path, seed=1)
-    orders = [[row["image_id"] for _, row in rows_of(output)] for output in (styles[0], tmp_path)]
-    assert orders[0] != orders[1]
-    assert sorted(orders[0]) == sorted(orders[1])
-
-
-def test_large_style_sets_are_cut_and_what_they_left_is_removed(
-    large: Path, style_folder: Path, styles: tuple[Path, Outcome], tmp_path: Path
-) -> None:
-    outcome = run_styles(large / "img_align_celeba", tmp_path, shard_bytes=MIB, row_group_bytes=128 * KIB)
-    assert (outcome.summary["train"], outcome.summary["shards"]) == (COUNT, 5)
-    assert all(shard.row_groups > 4 for shard in DataSet.load(str(tmp_path)).shards[:4])
-    run_styles(style_folder, tmp_path)
-    assert files_of(tmp_path) == files_of(styles[0])
-
-
-def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "notes.txt").write_text("nothing")
-    (tmp_path / "folder" / ".jpg").write_text("hidden")
-    for folder in ("folder", "nowhere"):
-        with pytest.raises(JobFailed, match=rf"{folder}: holds no picture whose name ends in \.jpg, "):
-            run_styles(tmp_path / folder, tmp_path / "out")
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ([], "style_folder: None is refused: give one of --source, --labelled and --style_folder"),
-        (
-            ["--source", "a", "--style_folder", "b"],
-            "'b' is refused: give one of --source, --labelled and --style_folder, not several",
-        ),
-        (["--style_folder", "gs://b"], "style_folder: 'gs://b' is refused: should be s3://bucket/prefix or a local"),
-    ],
-)
-def test_exactly_one_of_source_and_style_folder_is_taken(words: list[str], told: str) -> None:
-    with pytest.raises(WordsError) as refused:
-        parse(IngestSettings, ["--output", "c", *words], "celebvision ingest")
-    assert told in str(refused.value)
-    assert parse(IngestSettings, ["--output", "c", "--style_folder", "b"], "celebvision ingest").pictures == "b"
-
-
-# --- how it works inside: memory and progress
 
 
 class Counting:
