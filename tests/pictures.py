@@ -10,8 +10,6 @@ from PIL import Image
 from celebvision.celeba.drawn import draw_face
 
 ORIENTATION = 0x0112  # EXIF tag
-
-
 FACE = draw_face(np.random.default_rng(3), {"Male": True})
 
 
@@ -37,8 +35,6 @@ def apart(one: Any, other: Any) -> float:
 
 
 JPEG = encoded(FACE, quality=92)
-
-
 PNG = encoded(FACE, "PNG")
 
 

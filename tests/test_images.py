@@ -12,16 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import simplejpeg
+from colour_profiles import SWAPPED
 from numpy.typing import NDArray
 from pictures import FACE, JPEG, PNG, apart, encoded, exif, half_clear, pixels_of
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageOps
 
 from celebvision import images
 from celebvision.images import UndecodableImage, check, decode, decode_whole
 
 BROKEN_EXIF = b"Exif\0\0MM\0*\0\0\0\x08\0\x05" + b"\xff" * 20
-
-
 HEIGHT, WIDTH = 218, 178
 
 
@@ -46,6 +45,9 @@ def damaged(data: bytes) -> bytes:
     """The JPEG with a stretch of its scan overwritten by what no Huffman code begins with."""
     middle = len(data) // 2
     return data[:middle] + b"\xff\x00" * 20 + data[middle + 40 :]
+
+
+# --- what size, and what part
 
 
 def test_a_celeba_picture_at_half_size_is_libjpegs_half_scale_and_nothing_else() -> None:
@@ -103,6 +105,9 @@ def test_the_scale_is_not_taken_too_large_because_of_how_floats_round(monkeypatc
     assert asked == [(882, 89)]
 
 
+# --- how the camera was held
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_a_picture_comes_out_upright_however_the_camera_was_held(kind: str, orientation: int) -> None:
@@ -130,6 +135,9 @@ def test_broken_exif_does_not_cost_the_picture(kind: str, broken: bytes) -> None
     data = encoded(FACE, kind, exif=broken)
     assert apart(decode(data, HEIGHT, WIDTH), pixels_of(FACE)) < 6
     check(data)
+
+
+# --- kinds of pixels
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "JPEG2000", "PPM"])
@@ -199,94 +207,7 @@ def test_the_bytes_say_what_it_is_and_not_the_name(name: str) -> None:
     assert decode(encoded(FACE, name.split()[1]), 109, 89).shape == (109, 89, 3)
 
 
-def profile(space: bytes, connection: bytes, tags: dict[bytes, bytes]) -> bytes:
-    """A colour profile (ICC.1:2001-04), of no more than these tags."""
-    at = 132 + 12 * len(tags)
-    table, data = struct.pack(">I", len(tags)), b""
-    for name, value in tags.items():
-        value += b"\0" * (-len(value) % 4)
-        table += name + struct.pack(">II", at + len(data), len(value))
-        data += value
-    illuminant = xyz(0.9642, 1, 0.8249)[8:]
-    head = b"\0" * 4 + b"\x02\x10\0\0" + b"mntr" + space + connection + b"\0" * 12 + b"acsp" + b"\0" * 28 + illuminant
-    return struct.pack(">I", at + len(data)) + head + b"\0" * (124 - len(head)) + table + data
-
-
-def xyz(*values: float) -> bytes:
-    return b"XYZ \0\0\0\0" + struct.pack(">3i", *(round(65536 * value) for value in values))
-
-
-def gamma(value: float) -> bytes:
-    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(256 * value))
-
-
-RED, GREEN, BLUE = xyz(0.4361, 0.2225, 0.0139), xyz(0.3851, 0.7169, 0.0971), xyz(0.1431, 0.0606, 0.7139)  # of sRGB
-
-
-WHITE = {b"wtpt": xyz(0.9642, 1, 0.8249)}
-
-
-CURVES = {name: gamma(2.2) for name in (b"rTRC", b"gTRC", b"bTRC")}
-
-
-SWAPPED = profile(b"RGB ", b"XYZ ", {b"rXYZ": BLUE, b"gXYZ": GREEN, b"bXYZ": RED, **WHITE, **CURVES})
-
-
-LIGHTER = profile(b"GRAY", b"XYZ ", {b"kTRC": gamma(1.0), **WHITE})
-
-
-def inks() -> bytes:
-    """A profile of four inks of which the first is red and none of the others is seen."""
-    nodes = b"".join(bytes([136, 208, 195]) if node >= 8 else bytes([255, 128, 128]) for node in range(16))  # Lab
-    ramp = bytes(range(256))
-    identity = struct.pack(">9i", *(65536 * (at % 4 == 0) for at in range(9)))
-    table = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + identity + 4 * ramp + nodes + 3 * ramp
-    return profile(b"CMYK", b"Lab ", {b"A2B0": table, **WHITE})
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_a_picture_is_taken_in_the_colours_of_its_profile(kind: str) -> None:
-    words = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
-    swapped = Image.fromarray(np.asarray(FACE)[..., ::-1])
-    assert apart(decode_whole(encoded(swapped, kind, icc_profile=SWAPPED, **words)), FACE) < 5
-    assert apart(decode_whole(encoded(FACE, kind, **words)), FACE) < 5
-    turned = encoded(swapped, kind, icc_profile=SWAPPED, exif=exif(6), **words)
-    assert apart(decode_whole(turned), np.rot90(pixels_of(FACE), -1)) < 5
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_a_profile_of_greys_holds_for_greys_alone(kind: str) -> None:
-    grey = Image.new("L", (8, 8), 55)  # in linear light; sRGB's 128
-    assert apart(decode_whole(encoded(grey, kind, icc_profile=LIGHTER)), np.full((8, 8, 3), 128)) <= 1
-    assert apart(decode_whole(encoded(FACE, kind, icc_profile=LIGHTER)), FACE) < 6
-
-
-def test_four_inks_are_mixed_as_their_profile_says() -> None:
-    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
-    for kind in ("JPEG", "TIFF"):
-        red, green, blue = decode_whole(encoded(cyan, kind, icc_profile=inks()))[4, 4].tolist()
-        assert red > 180 > 80 > max(green, blue)
-        assert decode_whole(encoded(cyan, kind))[4, 4, 0] < 80  # without one, cyan
-        assert decode_whole(encoded(cyan, kind, icc_profile=SWAPPED))[4, 4, 0] < 80
-
-
-def test_what_is_transparent_keeps_its_white_whatever_the_profile() -> None:
-    clear = Image.new("RGBA", (8, 8), (0, 0, 255, 0))
-    clear.paste((0, 0, 255, 255), (0, 0, 4, 8))
-    pixels = decode_whole(encoded(clear, "PNG", icc_profile=SWAPPED))
-    assert apart(pixels[:, :4], np.full((8, 4, 3), (255, 0, 0))) < 3
-    assert apart(pixels[:, 4:], np.full((8, 4, 3), 255)) <= 1
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
-@pytest.mark.parametrize("broken", [b"no profile", SWAPPED[:100], SWAPPED[:-60], SWAPPED[:140] + b"\xff" * 99, inks()])
-def test_a_broken_or_foreign_profile_does_not_cost_the_picture(kind: str, broken: bytes) -> None:
-    assert apart(decode_whole(encoded(FACE, kind, icc_profile=broken)), FACE) < 6
-
-
-def test_the_usual_profile_changes_nothing() -> None:
-    usual = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    np.testing.assert_array_equal(decode_whole(encoded(FACE, icc_profile=usual)), decode_whole(encoded(FACE)))
+# --- what cannot be shown
 
 
 def test_an_empty_file_says_that_it_is_empty(refused: Callable[[bytes], str]) -> None:

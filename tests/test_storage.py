@@ -31,6 +31,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     return open_store(join(str(tmp_path) if request.param == "local" else request.getfixturevalue("bucket"), "a", "b"))
 
 
+# ---- the same on S3 and in a folder ----
+
+
 def test_what_is_put_comes_back_whole_with_its_stat(store: Store) -> None:
     etag = store.put("c/d.bin", b"first")
     assert store.get("c/d.bin") == b"first"
@@ -165,6 +168,9 @@ def test_a_zip_is_read_where_it_lies(store: Store, monkeypatch: pytest.MonkeyPat
         assert archive.read("13.jpg") == bytes([13]) * 700
 
 
+# ---- URIs ----
+
+
 @pytest.mark.parametrize(
     "uri", ["", "s3://", "s3:/bucket", "s3:///key", "s3://b/key", "gs://bucket", "file:///tmp", "a\0b"]
 )
@@ -222,6 +228,9 @@ def test_arrow_reads_what_we_write_and_the_other_way(
     with system.open_output_stream(f"{path}/theirs") as stream:
         stream.write(b"2")
     assert open_store(uri).get("theirs") == b"2"
+
+
+# ---- S3 ----
 
 
 def test_any_name_is_a_key(bucket: str, odd_keys: list[str]) -> None:

@@ -4,10 +4,56 @@ import io
 
 import numpy as np
 import pytest
+from colour_profiles import LIGHTER, SWAPPED, inks
 from pictures import FACE, apart, encoded, exif, half_clear, pixels_of
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from celebvision.images import Format, UndecodableImage, decode_whole, encode
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_a_picture_is_taken_in_the_colours_of_its_profile(kind: str) -> None:
+    words = {"JPEG": {"quality": 95}, "WEBP": {"lossless": True}}.get(kind, {})
+    swapped = Image.fromarray(np.asarray(FACE)[..., ::-1])
+    assert apart(decode_whole(encoded(swapped, kind, icc_profile=SWAPPED, **words)), FACE) < 5
+    assert apart(decode_whole(encoded(FACE, kind, **words)), FACE) < 5
+    turned = encoded(swapped, kind, icc_profile=SWAPPED, exif=exif(6), **words)
+    assert apart(decode_whole(turned), np.rot90(pixels_of(FACE), -1)) < 5
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_a_profile_of_greys_holds_for_greys_alone(kind: str) -> None:
+    grey = Image.new("L", (8, 8), 55)  # in linear light; sRGB's 128
+    assert apart(decode_whole(encoded(grey, kind, icc_profile=LIGHTER)), np.full((8, 8, 3), 128)) <= 1
+    assert apart(decode_whole(encoded(FACE, kind, icc_profile=LIGHTER)), FACE) < 6
+
+
+def test_four_inks_are_mixed_as_their_profile_says() -> None:
+    cyan = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    for kind in ("JPEG", "TIFF"):
+        red, green, blue = decode_whole(encoded(cyan, kind, icc_profile=inks()))[4, 4].tolist()
+        assert red > 180 > 80 > max(green, blue)
+        assert decode_whole(encoded(cyan, kind))[4, 4, 0] < 80  # without one, cyan
+        assert decode_whole(encoded(cyan, kind, icc_profile=SWAPPED))[4, 4, 0] < 80
+
+
+def test_what_is_transparent_keeps_its_white_whatever_the_profile() -> None:
+    clear = Image.new("RGBA", (8, 8), (0, 0, 255, 0))
+    clear.paste((0, 0, 255, 255), (0, 0, 4, 8))
+    pixels = decode_whole(encoded(clear, "PNG", icc_profile=SWAPPED))
+    assert apart(pixels[:, :4], np.full((8, 4, 3), (255, 0, 0))) < 3
+    assert apart(pixels[:, 4:], np.full((8, 4, 3), 255)) <= 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("broken", [b"no profile", SWAPPED[:100], SWAPPED[:-60], SWAPPED[:140] + b"\xff" * 99, inks()])
+def test_a_broken_or_foreign_profile_does_not_cost_the_picture(kind: str, broken: bytes) -> None:
+    assert apart(decode_whole(encoded(FACE, kind, icc_profile=broken)), FACE) < 6
+
+
+def test_the_usual_profile_changes_nothing() -> None:
+    usual = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    np.testing.assert_array_equal(decode_whole(encoded(FACE, icc_profile=usual)), decode_whole(encoded(FACE)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -62,6 +108,9 @@ def test_a_thin_picture_is_not_enlarged_beyond_the_bound() -> None:
     assert decode_whole(thin, max_pixels=4000).shape == (4000, 1, 3)
     with pytest.raises(UndecodableImage, match="too large: 10×40000 pixels, at most 4000"):
         decode_whole(thin, 10, max_pixels=4000)
+
+
+# --- and back
 
 
 @pytest.mark.parametrize("form", ["jpeg", "png", "webp"])

@@ -23,7 +23,6 @@ from celebvision.storage import open_store
 from celebvision.storage.client import client
 
 ODD = ("a b%20.jpg", "a#b?c=d&e.JPG", "😀.jpg", "../up.jpg", "a/../b.jpg", "//twice//.jpg", "k" * 996 + ".jpg")
-
 BROKEN = {
     "bad/empty.jpg": "decode",
     "bad/many bytes.jpg": "fetch",
@@ -32,7 +31,6 @@ BROKEN = {
 }
 
 ROTATED = "rotated.jpg"
-
 NAMED_OTHERWISE = {"face.png": "face.png.jpg", "face.png.jpg": "face.png.jpg.jpg", "face.jpeg": "face.jpeg"}
 
 
@@ -151,6 +149,9 @@ def test_a_plan_forecasts_it_and_writes_nothing(drawn: Ran, monkeypatch: pytest.
     assert everything(open_store(drawn.bucket)) == before
 
 
+# ---- words ----
+
+
 @pytest.mark.parametrize(
     "wrong", [["--format", "gif"], ["--quality", "0"], ["--quality", "101"], ["--size", "0"], ["--split_stages"]]
 )
@@ -209,6 +210,9 @@ def test_what_is_drawn_never_lands_among_what_is_read(
             run.stylize(settings)
     else:
         gallery.refuse_own_pictures(settings)
+
+
+# ---- runs started again ----
 
 
 def drawn_at(settings: StylizeSettings) -> dict[str, str]:

@@ -23,6 +23,8 @@ from celebvision.job import JobFailed
 from celebvision.registry import load_state
 from celebvision.storage import Full, open_store, read_table
 
+# ---- the journal of a shard ----
+
 
 def worker_for(
     settings: StylizeSettings, style: House, monkeypatch: pytest.MonkeyPatch
@@ -119,6 +121,9 @@ def test_what_may_be_the_storages_fault_is_in_no_journal(
     worker, names = worker_for(settings, style, monkeypatch)
     worker(SHARD)
     assert len(names) == 4
+
+
+# ---- the sheet ----
 
 
 def test_things_are_spread_evenly() -> None:

@@ -35,7 +35,9 @@ from tests.benchmarks.processes import MARK, family
 RATE = 50  # samples a second
 LOOK_S = 0.3
 # py-spy does not tell how the command ended, and wants it to be Python's.
-WITH_STATUS = "import subprocess, sys; open(sys.argv[1], 'w').write(str(subprocess.call(sys.argv[2:])))"
+WITH_STATUS = (
+    "import subprocess, sys; status = subprocess.call(sys.argv[2:]); open(sys.argv[1], 'w').write(str(status))"
+)
 PROCESS = re.compile(r"process (\d+):")
 IDLE = re.compile(r"main_loop|concurrent/futures/thread|threading\.py|selectors\.py|get_output_blocking|^process ")
 SETS = ("faces", 10_000), ("photos", 2_000)

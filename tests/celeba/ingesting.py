@@ -9,8 +9,6 @@ import pyarrow.parquet as pq
 from celebvision.celeba.shards import DataSet
 
 COUNT = 120
-
-
 KIB = 1024
 
 

@@ -54,6 +54,9 @@ def source(drawn: Path, tmp_path: Path) -> Path:
     return shutil.copytree(drawn, tmp_path / "source")
 
 
+# --- what goes wrong
+
+
 @pytest.fixture
 def broken(source: Path) -> dict[str, tuple[str, str]]:
     """One picture for everything that can be wrong in `source`, with the stage and error that it should end as."""
@@ -91,6 +94,9 @@ def run(source: Path | str, output: Path | str, **words: Any) -> Outcome:
 
 def text_table(path: Path) -> dict[str, str]:
     return dict(line.split() for line in path.read_text().splitlines())
+
+
+# --- what is written
 
 
 def test_every_picture_is_in_its_split_untouched_with_its_labels(clean: tuple[Path, Outcome], drawn: Path) -> None:
@@ -153,6 +159,9 @@ def test_boxes_and_landmarks_are_kept_where_the_source_has_them(source: Path, tm
         assert [row[name] for name in LANDMARKS] == list(range(first, first + 10))
 
 
+# --- the same each time
+
+
 def test_running_it_twice_gives_the_same_bytes(clean: tuple[Path, Outcome], drawn: Path, tmp_path: Path) -> None:
     again = run(drawn, tmp_path)
     assert files_of(tmp_path) == files_of(clean[0])
@@ -204,6 +213,9 @@ def test_without_a_partition_nobody_is_in_two_splits(source: Path, tmp_path: Pat
         splits_of.setdefault(row["identity"], set()).add(split)
     assert {len(splits) for splits in splits_of.values()} == {1}
     assert set().union(*splits_of.values()) == set(SPLITS)
+
+
+# --- sizes
 
 
 def test_shards_and_row_groups_are_about_as_large_as_asked_for(large: Path, tmp_path: Path) -> None:
@@ -311,6 +323,9 @@ def test_a_failed_ingest_leaves_no_data_set(drawn: Path, tmp_path: Path) -> None
         run(drawn, tmp_path)
     with pytest.raises(JobFailed, match="its ingest has not finished"):
         DataSet.load(str(tmp_path))
+
+
+# --- how it works inside: memory and progress
 
 
 class Counting:
