@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from celebvision.celeba.drawn import draw_face
+from celebvision.celeba.face import draw_face
 
 ORIENTATION = 0x0112  # EXIF tag
 FACE = draw_face(np.random.default_rng(3), {"Male": True})

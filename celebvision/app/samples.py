@@ -7,7 +7,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from celebvision.celeba.drawn import draw_face
+from celebvision.celeba.face import draw_face
 
 FACES = {
     "face 1": {"Male": True, "Smiling": True, "Black_Hair": True},

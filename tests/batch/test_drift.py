@@ -21,7 +21,8 @@ from celebvision.batch.label import Photo, brightness, stored_sides
 from celebvision.batch.pipeline import pack, unpack
 from celebvision.batch.record import Run, load_run
 from celebvision.batch.runs import runs
-from celebvision.celeba.drawn import draw_attributes, draw_face
+from celebvision.celeba.drawn import draw_attributes
+from celebvision.celeba.face import draw_face
 from celebvision.config import RunsSettings
 from celebvision.job import JobFailed
 from celebvision.registry import promote

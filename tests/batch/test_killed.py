@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from labelling import MARK, House, kill_once, published_style, rows
 
-from celebvision.celeba.drawn import draw_face
+from celebvision.celeba.face import draw_face
 from celebvision.images import decode_whole
 
 

@@ -24,7 +24,7 @@ from celebvision import ray_session
 from celebvision.batch import run
 from celebvision.batch.inventory import write_inventory
 from celebvision.batch.pipeline import WorkShards
-from celebvision.celeba.drawn import draw_face
+from celebvision.celeba.face import draw_face
 from celebvision.config import StylizeSettings, WordsError, parse
 from celebvision.images import decode_whole, encode
 from celebvision.models.vgg import VGG

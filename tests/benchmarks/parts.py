@@ -18,7 +18,8 @@ import torch
 from celebvision import images, ray_session
 from celebvision.batch.clock import Clock
 from celebvision.batch.tell import Teller
-from celebvision.celeba.drawn import draw_attributes, draw_face
+from celebvision.celeba.drawn import draw_attributes
+from celebvision.celeba.face import draw_face
 from celebvision.config import WatchedSettings
 from celebvision.metrics import Figures, Telling
 from celebvision.models import create

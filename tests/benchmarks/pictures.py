@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageChops
 
-from celebvision.celeba.drawn import HEIGHT, WIDTH, draw_attributes, draw_face
+from celebvision.celeba.drawn import draw_attributes
+from celebvision.celeba.face import HEIGHT, WIDTH, draw_face
 from celebvision.storage import open_store
 
 PHOTO_SIZES = ((5 * WIDTH, 5 * HEIGHT), (7 * WIDTH, 7 * HEIGHT))  # 1.0 and 1.9 megapixels

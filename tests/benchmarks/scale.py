@@ -21,7 +21,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from celebvision.celeba.drawn import draw_attributes, draw_face
+from celebvision.celeba.drawn import draw_attributes
+from celebvision.celeba.face import draw_face
 from celebvision.models import complete_arguments
 from celebvision.models.cnn import CNN
 from tests.benchmarks.comparison import Parts

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from celebvision.celeba.drawn import draw_attributes, draw_face, messy_bucket, write_dataset
+from celebvision.celeba.drawn import draw_attributes, messy_bucket, write_dataset
+from celebvision.celeba.face import draw_face
 from celebvision.celeba.schema import ATTRIBUTES
 
 COUNT = 40

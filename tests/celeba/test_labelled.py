@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from celebvision.celeba.drawn import draw_attributes, draw_face
+from celebvision.celeba.drawn import draw_attributes
+from celebvision.celeba.face import draw_face
 from celebvision.celeba.ingest import ingest
 from celebvision.celeba.labelled import read_labels
 from celebvision.celeba.original import drawn_split

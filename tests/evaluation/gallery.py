@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from celebvision.celeba.drawn import draw_face
+from celebvision.celeba.face import draw_face
 from celebvision.celeba.schema import ATTRIBUTES
 from celebvision.celeba.shards import DataSet, Shard
 from celebvision.config import EvaluateSettings
