@@ -58,6 +58,7 @@ def report(config: dict[str, Any], address: str) -> None:
 
 
 def cluster_config(config: dict[str, Any]) -> ClusterConfig:
+    """What Ray's autoscaler keeps to, of a cluster launcher's configuration: node types, and how many of each."""
     together = config["max_workers"]
     groups, each = [], dict[str, list[float]]()
     for name, node_type in config["available_node_types"].items():

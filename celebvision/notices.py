@@ -43,6 +43,7 @@ class Notice:
 
     @property
     def title(self) -> str:
+        """The line that is seen first."""
         return f"{self.verb} with {printable(self.model)}: {self.state} after {duration(self.seconds)}"
 
     @property

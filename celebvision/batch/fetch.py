@@ -105,6 +105,7 @@ class Fetcher:
                         asked = time.monotonic()
 
     def fetch(self, key: Key) -> bytes | Failure:
+        """The object's bytes, or why there are none; no more of them than `max_bytes`."""
         if key.size > self.max_bytes:
             return self._too_many(key.size)
         try:

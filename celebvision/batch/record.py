@@ -64,32 +64,41 @@ class Run:
 
     @property
     def folder(self) -> str:
+        """Where all lies that is the run's alone, below the output."""
         return f"runs/{self.run_id}"
 
     def shard(self, number: int) -> str:
+        """The key of a shard of the inventory."""
         return f"{self.folder}/inventory/part-{number:05}.parquet"
 
     def part(self, number: int) -> str:
+        """The key of a shard's rows, until the run is done."""
         return f"{self.folder}/parts/part-{number:05}.parquet"
 
     def journal(self, number: int) -> str:
+        """The key of the first rows of a shard that is worked on."""
         return f"{self.folder}/journal/part-{number:05}.parquet"
 
     @property
     def sheet(self) -> str:
+        """The key of some pictures beside what was drawn of them."""
         return f"{self.folder}/sheet.png"
 
     def step(self, output_key: str, step: int) -> str:
+        """The key of a picture as it forms."""
         return f"{self.folder}/steps/{output_key}/step-{step:05}.jpg"
 
     @property
     def losses_plot(self) -> str:
+        """The key of the losses' distribution."""
         return f"{self.folder}/losses.png"
 
     def results(self, number: int) -> str:
+        """The key of a file of results, once the run is done."""
         return f"results/run={self.run_id}/part-{number:05}.parquet"
 
     def failures(self, number: int) -> str:
+        """The key of a file of failures, once the run is done."""
         return f"failures/run={self.run_id}/part-{number:05}.parquet"
 
     def mark(self, done: int) -> None:
@@ -99,6 +108,7 @@ class Run:
             self.timeline = self.timeline[::2]
 
     def save(self, output: Store) -> None:
+        """Put `run.json` anew."""
         self.updated = now()
         output.put(f"{self.folder}/run.json", json.dumps(asdict(self), indent=1).encode())
 
@@ -137,10 +147,12 @@ def delete_run(output: Store, run: Run) -> None:
 
 
 def new_run_id(words: str) -> str:
+    """When it began, and a digest of its words; sorted by name is sorted by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{words}"
 
 
 def now() -> str:
+    """ISO 8601, UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

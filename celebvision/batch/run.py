@@ -141,6 +141,7 @@ def words_of(settings: BatchSettings) -> str:
 
 
 def verb_of(settings: BatchSettings) -> str:
+    """Whose settings they are."""
     return "stylize" if isinstance(settings, StylizeSettings) else "classify"
 
 

@@ -49,9 +49,11 @@ class DataSet:
         return hashlib.sha256("".join(f"{shard.path} {shard.sha256}\n" for shard in self.shards).encode()).hexdigest()
 
     def rows(self, split: str) -> int:
+        """Pictures of a split."""
         return sum(shard.rows for shard in self.of(split))
 
     def of(self, split: str) -> list[Shard]:
+        """Its shards of a split."""
         return [shard for shard in self.shards if shard.split == split]
 
     def positives(self, split: str) -> dict[str, int]:
@@ -99,6 +101,7 @@ class RowGroup:
 
 
 def row_groups(data_set: DataSet, split: str) -> list[RowGroup]:
+    """All row groups of a split, shard after shard."""
     return [RowGroup(shard.path, number) for shard in data_set.of(split) for number in range(shard.row_groups)]
 
 

@@ -71,6 +71,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Of pydantic-settings: words alone, and neither the environment nor a file of secrets."""
         return (init_settings,)
 
 

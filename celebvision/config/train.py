@@ -142,6 +142,7 @@ class TrainSettings(WatchedSettings):
 
     @property
     def model_name(self) -> str:
+        """Under which it is published."""
         return self.name or self.architecture
 
     @property

@@ -32,6 +32,7 @@ class Evaluation:
 
     @property
     def targets(self) -> dict[str, list[Measured]]:
+        """What was measured, by target."""
         found: dict[str, list[Measured]] = {}
         for one in self.measured:
             found.setdefault(one.target, []).append(one)

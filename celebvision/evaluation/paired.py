@@ -27,6 +27,7 @@ class Paired:
 
     @property
     def shown(self) -> bool:
+        """Whether chance alone would hardly do it."""
         return self.p_value < LEVEL
 
     def sentence(self, first_name: str, second_name: str) -> str:

@@ -24,6 +24,7 @@ class Losses:
 
     @property
     def by_name(self) -> dict[str, Tensor]:
+        """As columns of a result are called."""
         return {"content_loss": self.content, "style_loss": self.style}
 
 

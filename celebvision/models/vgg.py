@@ -13,7 +13,6 @@ BLOCKS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}  # convolutions of
 WIDTHS = (64, 128, 256, 512, 512)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 AVERAGE_SCALE = 2.0  # the largest of four values of a feature map is about twice their average
-LAYER = re.compile(r"conv([1-5])_([1-4])")
 ENDING = re.compile(r"features\.\d+\.(weight|bias)")
 
 

@@ -49,6 +49,7 @@ class Record:
         self.save(store)
 
     def save(self, store: Store) -> None:
+        """Put the record anew."""
         store.put(f"{self.id}.json", json.dumps(asdict(self), indent=1).encode())
 
     @property
@@ -76,6 +77,7 @@ class Record:
 
 
 def new_id(landed: str) -> str:
+    """When it began, and what had landed; sorted by name is sorted by time."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{landed}"
 
 

@@ -174,4 +174,5 @@ os.register_at_fork(after_in_child=forget_client)
 
 
 def is_aws(endpoint_url: str) -> bool:
+    """Whether it is AWS itself and not a service that speaks S3 too."""
     return bool(re.search(r"\.amazonaws\.com(\.cn)?$", urlsplit(endpoint_url).hostname or ""))

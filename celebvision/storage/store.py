@@ -135,9 +135,15 @@ class Store(ABC):
 
 
 def as_folder(prefix: str) -> str:
+    """The prefix of what lies in it, and of no sibling whose name begins alike."""
     return prefix if not prefix or prefix.endswith("/") else f"{prefix}/"
 
 
 def check_range(start: int, length: int) -> None:
+    """Refuse what is no range.
+
+    Raises:
+        ValueError: either is negative.
+    """
     if start < 0 or length < 0:
         raise ValueError(f"start {start}, length {length}: neither can be negative")

@@ -59,7 +59,8 @@ class Task(Protocol):
     def state(self) -> dict[str, Any]:
         """All that a later `load_state` needs: tensors, numbers, strings, and dicts and lists of them."""
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
 
     def weights(self) -> dict[str, Tensor]:
         """What is published."""
