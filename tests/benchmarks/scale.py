@@ -38,7 +38,7 @@ TINY = 45, 55  # width and height in pixels
 WIDTH = 8  # channels of the network, a quarter of the CNN's
 WORKERS = (1, 2, 3, 4)
 IMAGES_PER_S = 200.0  # of a worker whose network waits
-WAITING_IMAGES, WAITING_SHARD = 10_000, 50
+WAITING_IMAGES, WAITING_SHARD = 10_000, 128  # two batches: one that is not full takes as long
 LIMIT_S = 3000.0
 
 
