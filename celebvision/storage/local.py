@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
+from stat import S_ISLNK, S_ISREG
 from typing import BinaryIO
 
 from celebvision.storage.store import (
@@ -30,7 +31,7 @@ HIDDEN = ".celebvision-"  # our temporary and lock files; never listed
 
 
 @contextmanager
-def local_errors(path: Path) -> Iterator[None]:
+def local_errors(path: Path | str) -> Iterator[None]:
     """What the operating system raises, as the errors that our callers know."""
     try:
         yield
@@ -160,10 +161,13 @@ class LocalStore(Store):
             if name.endswith("/"):
                 yield from self._walk(key, prefix)
             else:
-                path = self._folder / key
+                path = f"{self.uri}/{key}"
                 with local_errors(path), suppress(FileNotFoundError):  # deleted since its folder was read
-                    if path.is_file() and (not path.is_symlink() or path.resolve().is_relative_to(self._folder)):
-                        yield _stat(key, path.stat())
+                    found = os.lstat(path)
+                    if S_ISLNK(found.st_mode) and os.path.isfile(path) and _is_inside(path, self.uri):
+                        found = os.stat(path)
+                    if S_ISREG(found.st_mode):
+                        yield _stat(key, found)
 
     def _names(self, base: str) -> builtins.list[str]:
         """What lies in a folder, in the order of S3 keys: a folder sorts with its slash, 'a.jpg' < 'a/b' < 'a0.jpg'."""
