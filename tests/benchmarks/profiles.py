@@ -32,12 +32,9 @@ from tests.benchmarks.network import model_of
 from tests.benchmarks.pictures import folder_of
 from tests.benchmarks.processes import MARK, family
 
-RATE = 50  # samples a second
+RATE = 20  # samples a second
 LOOK_S = 0.3
-# py-spy does not tell how the command ended, and wants it to be Python's.
-WITH_STATUS = (
-    "import subprocess, sys; status = subprocess.call(sys.argv[2:]); open(sys.argv[1], 'w').write(str(status))"
-)
+WITH_STATUS = "tests.benchmarks.with_status"
 PROCESS = re.compile(r"process (\d+):")
 IDLE = re.compile(r"main_loop|concurrent/futures/thread|threading\.py|selectors\.py|get_output_blocking|^process ")
 SETS = ("faces", 10_000), ("photos", 2_000)
@@ -83,8 +80,8 @@ def _recorded(words: list[str], samples: Path, work: Path) -> tuple[float, dict[
     """Seconds of the command, and of CPU that each of its processes took."""
     status = samples.with_suffix(".status")
     status.unlink(missing_ok=True)
-    recorder = [str(BIN / "py-spy"), "record", "--subprocesses", "--nonblocking", "--format", "raw"]
-    recorder += ["--rate", str(RATE), "--output", str(samples), "--", sys.executable, "-c", WITH_STATUS, str(status)]
+    recorder = [str(BIN / "py-spy"), "record", "--subprocesses", "--format", "raw"]
+    recorder += ["--rate", str(RATE), "--output", str(samples), "--", sys.executable, "-m", WITH_STATUS, str(status)]
     mark, cpu_s = uuid.uuid4().hex, dict[int, float]()
     own = environment(work) | {"OMP_NUM_THREADS": "1", MARK: mark}  # py-spy sees Python's threads alone
     with samples.with_suffix(".log").open("w") as log:
