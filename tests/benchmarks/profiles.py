@@ -1,4 +1,4 @@
-"""Where each job's time goes: the whole command under py-spy, its processes and threads sampled and sorted by stage.
+"""Where the time of each job over pictures goes: the command under py-spy, its samples sorted by stage.
 
 A sample is a Python thread that runs. What must be done (decoding, the network, its learning, encoding) as a share of
 all that the cores could do is how near to its bound the command is, its start among it.
@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 
 from celebvision.models.vgg import VGG
 from tests.benchmarks import feeding
-from tests.benchmarks.contestants import BIN, REPOSITORY, environment
+from tests.benchmarks.contestants import BIN, environment
 from tests.benchmarks.network import model_of
 from tests.benchmarks.pictures import folder_of
 from tests.benchmarks.processes import MARK, family
@@ -38,12 +38,6 @@ WITH_STATUS = "tests.benchmarks.with_status"
 PROCESS = re.compile(r"process (\d+):")
 IDLE = re.compile(r"main_loop|concurrent/futures/thread|threading\.py|selectors\.py|get_output_blocking|^process ")
 SETS = ("faces", 10_000), ("photos", 2_000)
-# As configs/train/style_net_small.yaml, whose styles would be added to ours.
-STYLE_NET = [
-    "--architecture", "style_net", "--arguments", '{"size": 128, "width": 32, "blocks": 5}', "--batch_size", "4",
-    "--perceptual.content_layers", '["conv4_2"]',
-    "--perceptual.style_layers", '["conv1_1", "conv2_1", "conv3_1", "conv4_1"]',
-]  # fmt: skip
 FEW, ORIGINALS, STYLES = 400, 12_500, 4
 # The first that fits, from the innermost frame outwards, is the stage of a sample.
 STAGES = {
@@ -141,32 +135,23 @@ def stage_of(stack: str) -> str:
 
 
 def _jobs(work: Path) -> dict[str, list[str]]:
-    """The words of each path's command; those that draw use what those before them have trained."""
+    """The words of each path's command."""
     original, shards, styles, vgg = _data(work)
     out = ["--output", str(work / "output" / "profile")]
     labels, drawn = ["--registry", str(model_of(work).registry)], ["--registry", str(work / "profile-registry")]
-    train = ["train", "--data", str(shards), *drawn, *out, "--workers", "2", "--promote"]
     faces, photos = (["--input", str(folder_of(work, kind, count))] for kind, count in SETS)
+    _trained(work, shards, styles, vgg)
     few = ["--input", str(folder_of(work, "faces", FEW))]
     pictures = sorted(str(path) for path in styles.glob("*.png"))
     measure = ["--weights", str(vgg), "--arch", "vgg16"]
-    inception = ["--architecture", "inception_v3", "--arguments", '{"height": 139, "width": 113, "aux": false}']
     return {
         "ingest": ["ingest", "--source", str(original), *out],
-        "train cnn": [*train, *_config("cnn"), *_learning(2, 8000)],
-        "train inception_v3": [*train, *inception, *_learning(1, 640)],
-        "train cyclegan": [
-            *train, *_config("cyclegan_sketch_small"), *_learning(1, 240),
-            "--style_data", str(work / "profile-styles"), "--cyclegan.features_weights", str(vgg),
-        ],
-        "train style_net": [
-            *train, *STYLE_NET, *_learning(1, 240), *measure,
-            "--styles", json.dumps({f"style{number}": path for number, path in enumerate(pictures)}),
-        ],
         "classify faces": ["classify", *faces, *out, *labels, "--model", "cnn"],
         "classify photos": ["classify", *photos, *out, *labels, "--model", "cnn"],
         "stylize cyclegan": ["stylize", *few, *out, *drawn, "--model", "cyclegan-sketch", "--size", "128"],
-        "stylize style_net": ["stylize", *few, *out, *drawn, "--model", "style_net", "--size", "128"],
+        "stylize style_net": [
+            "stylize", *few, *out, *drawn, "--model", "style_net", "--style", "style0", "--size", "128",
+        ],
         "stylize vgg": [
             "stylize", *few, *out, *measure, "--model", "vgg", "--style", pictures[0], "--size", "96", "--steps", "10",
             "--glob", "*0.jpg",
@@ -175,12 +160,28 @@ def _jobs(work: Path) -> dict[str, list[str]]:
     }  # fmt: skip
 
 
-def _config(name: str) -> list[str]:
-    return ["--config", str(REPOSITORY / "configs" / "train" / f"{name}.yaml")]
-
-
-def _learning(epochs: int, images: int) -> list[str]:
-    return ["--phases", json.dumps([{"epochs": epochs, "learning_rate": 3e-4}]), "--epoch_images", str(images)]
+def _trained(work: Path, shards: Path, styles: Path, vgg: Path) -> None:
+    """Models that draw, trained for one epoch: what they draw is nothing to look at, and takes as long."""
+    registry = work / "profile-registry"
+    if registry.exists():
+        return
+    train = ["train", "--data", str(shards), "--registry", str(registry), "--output", str(work / "output" / "training")]
+    learning = ["--phases", '[{"epochs": 1, "learning_rate": 0.0003}]', "--epoch_images", "64", "--batch_size", "8"]
+    pictures = {f"style{path.stem}": str(path) for path in sorted(styles.glob("*.png"))}
+    drawn = {
+        "cyclegan": [
+            "--name", "cyclegan-sketch", "--arguments", '{"size": 64, "width": 32, "blocks": 4}',
+            "--style_data", str(work / "profile-styles"), "--cyclegan.features", "vgg16:relu4_3",
+            "--cyclegan.features_weights", str(vgg), "--cyclegan.valid_images", "8",
+        ],
+        "style_net": [
+            "--arguments", '{"size": 128, "width": 32, "blocks": 5}', "--styles", json.dumps(pictures),
+            "--weights", str(vgg), "--arch", "vgg16", "--valid_images", "4",
+        ],
+    }  # fmt: skip
+    for architecture, words in drawn.items():
+        command = [str(BIN / "celebvision"), *train, *learning, "--architecture", architecture, *words]
+        subprocess.run(command, check=True, stdout=sys.stderr, env=environment(work))
 
 
 def _data(work: Path) -> tuple[Path, Path, Path, Path]:

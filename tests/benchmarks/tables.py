@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
+from tests.benchmarks import steps
 from tests.benchmarks.feeding import CONSUMER, OURS, TITLES
 
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -23,6 +24,7 @@ STAGES = (
     "imports",
     "other",
 )
+KINDS = (*steps.KINDS, steps.OTHER)
 BILLION = 1_000_000_000
 SHARD_KEYS, PAGE_KEYS = 1000, 1000
 GET_USD, PUT_USD = 0.0004 / 1000, 0.005 / 1000  # S3 standard, us-east-1; listing costs as much as putting
@@ -77,6 +79,14 @@ def _profile(measured: dict[str, Any]) -> str:
             (f"`{name}`", f"{told['seconds']:.1f}", *cells, f"{told['idle_s']:.1f}", f"{told['needed_share']:.0%}")
         )
     return _table(("path", "s", *STAGES, "idle", "needed"), rows)
+
+
+def _steps(measured: dict[str, Any]) -> str:
+    rows = []
+    for name, told in measured["steps"].items():
+        shares = [f"{told['shares'][kind]:.0%}" if told["shares"].get(kind, 0) >= 0.005 else "" for kind in KINDS]
+        rows.append((f"`{name}`", f"{told['images_per_s']:,.1f}", *shares))
+    return _table(("step", "images/s, one thread", *KINDS), rows)
 
 
 def _feeding(measured: dict[str, Any]) -> str:
@@ -175,6 +185,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "parts": _parts,
     "choices": _choices,
     "profile": _profile,
+    "steps": _steps,
     "feeding": _feeding,
     "inventory": _inventory,
     "images": _images,
@@ -182,4 +193,6 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "nodes": _waiting("nodes"),
     "billion": _billion,
 }
-NEEDS = {name: name if name in ("machine", "parts", "choices", "profile", "feeding") else "scale" for name in TABLES}
+NEEDS = {
+    name: name if name in ("machine", "parts", "choices", "profile", "steps", "feeding") else "scale" for name in TABLES
+}

@@ -1,0 +1,112 @@
+"""Where the time of a training step goes: torch's profiler on the very tasks that workers run, in one thread.
+
+py-spy loses sight of Ray Train's threads; what feeds them is measured by `feeding`.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch.profiler import ProfilerActivity, profile
+
+from celebvision.config import TrainSettings
+from celebvision.models.vgg import VGG
+from celebvision.training.classification import Classification
+from celebvision.training.style import Judged, StyleTask
+from tests.benchmarks import cyclegan
+from tests.benchmarks.contestants import REPOSITORY
+
+STEPS, WARM_UP = 6, 3
+STYLES, STYLE_SIDE = 4, 128
+# The first that fits is where an operator's own time goes.
+KINDS = {
+    "convolutions, back": r"convolution_backward|conv.*backward",
+    "convolutions": r"convolution|conv2d|addmm|bmm|matmul|linear",
+    "normalisation": r"norm",
+    "optimiser": r"adam|_foreach|optimizer|lerp",
+    "resize, pad, warp": r"pad|upsample|interpolate|grid_sampl|affine|flip",
+    "copies": r"copy|_to_copy|clone|cat|contiguous|empty|zero|fill|index|stack",
+    "activations": r"relu|tanh|sigmoid|threshold|pool",
+}
+OTHER = "other"
+
+
+def measured() -> dict[str, dict[str, Any]]:
+    """By architecture: images a second of a step, and the share of its time by kind of operator."""
+    figures = {}
+    for name, make in {
+        "cnn": lambda: _classifier("cnn"),
+        "inception_v3": lambda: _classifier("inception_v3_small", weights=None),
+        "cyclegan": _cyclegan,
+        "style_net": _style_net,
+    }.items():
+        torch.set_num_threads(1)
+        step, images = make()
+        for _ in range(WARM_UP):
+            step()
+        started = time.perf_counter()
+        for _ in range(STEPS):
+            step()
+        rate = STEPS * images / (time.perf_counter() - started)
+        with profile(activities=[ProfilerActivity.CPU]) as recorded:
+            for _ in range(STEPS):
+                step()
+        spent = Counter[str]()
+        for event in recorded.key_averages():
+            spent[_kind(event.key)] += event.self_cpu_time_total
+        shares = {kind: round(took / spent.total(), 3) for kind, took in spent.most_common()}
+        figures[name] = {"images_per_s": round(rate, 1), "batch": images, "shares": shares}
+        print(f"step {name}: {figures[name]}", file=sys.stderr, flush=True)
+    return figures
+
+
+def _kind(operator: str) -> str:
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, operator.lower())), OTHER)
+
+
+Step = tuple[Callable[[], object], int]
+
+
+def _settings(config: str, **others: Any) -> TrainSettings:
+    words = yaml.safe_load((REPOSITORY / "configs" / "train" / f"{config}.yaml").read_text())
+    return TrainSettings(**{"data": "none", "registry": "none", **words, **others})
+
+
+def _pixels(count: int, *size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+
+
+def _classifier(config: str, **others: Any) -> Step:
+    settings = _settings(config, **others)
+    task = Classification(settings, ("Male",), torch.device("cpu"), lambda network: network)
+    task.start_epoch(0)
+    size, count = task.preprocessing, settings.batch_size
+    batch = {"image": torch.from_numpy(_pixels(count, size.height, size.width)), "label": torch.zeros(count, 1)}
+    return lambda: task.step(batch, 0.0), count
+
+
+def _cyclegan() -> Step:
+    task = cyclegan.task_of()
+    batch = {"image": torch.from_numpy(cyclegan.pixels_of(72))}
+    return lambda: task.step(batch, 0.0), cyclegan.BATCH
+
+
+def _style_net() -> Step:
+    names = [f"style{number}" for number in range(STYLES)]
+    settings = _settings("style_net_small", styles=dict.fromkeys(names, "none"))
+    torch.manual_seed(0)
+    weights = VGG("vgg16", ["conv5_3"]).state_dict()
+    styles = dict(zip(names, _pixels(STYLES, STYLE_SIDE, STYLE_SIDE), strict=True))
+    judged = Judged(_pixels(4, STYLE_SIDE, STYLE_SIDE), styles, weights)
+    task = StyleTask(settings, judged, torch.device("cpu"), 0, 1, lambda network: network)
+    task.start_epoch(0)
+    batch = {"image": torch.from_numpy(_pixels(settings.batch_size, STYLE_SIDE, STYLE_SIDE))}
+    return lambda: task.step(batch, 0.0), settings.batch_size
