@@ -1,6 +1,7 @@
 """`make bench`: the parts, each path, its limits, and `classify` beside its peers, on this machine.
 
-    python -m tests.benchmarks [all | parts | choices | cyclegan | feeding | profile | steps | scale | peers | memory | tune]
+    python -m tests.benchmarks [all | parts | choices | cyclegan | feeding | profile | steps | scale |
+                                peers | memory | tune]
     python -m tests.benchmarks compare RESULTS.json …   ratios to the figures that docs/figures.json holds
     python -m tests.benchmarks keep RESULTS.json …      put them there, and write the tables of docs/ anew
 
