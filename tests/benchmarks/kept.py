@@ -48,7 +48,9 @@ def compared(results: list[dict[str, Any]]) -> str:
                 ratio = before[name] / value if name.endswith(LESS_IS_BETTER) else value / before[name]
                 word = "" if abs(ratio - 1) < SAME else "better" if ratio > 1 else "worse"
                 lines.append(f"{name:<72} {before[name]:>12,.2f} {value:>12,.2f} {ratio:>6.2f} {word}".rstrip())
-    machines = {json.dumps(result["machine"]) for result in [*figures(), *results]}
+    commands = {result["command"] for result in results}
+    kept = [result for result in figures() if result["command"] in commands]
+    machines = {json.dumps(result["machine"]) for result in [*kept, *results]}
     note = [] if len(machines) == 1 else ["These are of different machines or versions:", *sorted(machines)]
     head = f"{'figure':<72} {'kept':>12} {'now':>12} {'×':>6}"
     return "\n".join([*note, head, *lines] if lines else [*note, "no figure that both have"])
