@@ -13,6 +13,7 @@ DOCS = REPOSITORY / "docs"
 FIGURES = DOCS / "figures.json"
 PAGES = ("benchmarks.md", "performance.md")
 LESS_IS_BETTER = ("seconds", "_s", "_bytes", "overhead", "requests")
+MORE_IS_BETTER = ("_per_s",)
 SKIPPED = ("rounds", "images", "keys", "nodes", "workers", "mean_bytes", "run")  # what was asked for, not what was seen
 SAME = 0.03  # a ratio that is nearer to 1 says nothing: machines are noisy
 
@@ -45,7 +46,8 @@ def compared(results: list[dict[str, Any]]) -> str:
     for result in results:
         for name, value in _flat(result):
             if before.get(name) and value:
-                ratio = before[name] / value if name.endswith(LESS_IS_BETTER) else value / before[name]
+                less = name.endswith(LESS_IS_BETTER) and not name.endswith(MORE_IS_BETTER)
+                ratio = before[name] / value if less else value / before[name]
                 word = "" if abs(ratio - 1) < SAME else "better" if ratio > 1 else "worse"
                 lines.append(f"{name:<72} {before[name]:>12,.2f} {value:>12,.2f} {ratio:>6.2f} {word}".rstrip())
     commands = {result["command"] for result in results}
