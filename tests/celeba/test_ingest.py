@@ -38,16 +38,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="module")
-def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Some three MiB: the drawn faces, each with a tail of bytes behind its last pixel, which JPEG allows."""
-    folder = tmp_path_factory.mktemp("large")
-    write_dataset(folder, COUNT, seed=2)
-    for path in (folder / "img_align_celeba").iterdir():
-        path.write_bytes(path.read_bytes() + bytes(24 * KIB))
-    return folder
-
-
 @pytest.fixture
 def source(drawn: Path, tmp_path: Path) -> Path:
     """A copy of the drawn faces, to change."""
