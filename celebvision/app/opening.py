@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from typing import TYPE_CHECKING
@@ -24,11 +25,22 @@ class Opening:
         self.error = ""
         threading.Thread(target=self._open, name="opening", daemon=True).start()
 
+    def wait(self) -> None:
+        """To be called by each look whether all is loaded.
+
+        Streamlit collects garbage after each run of a script: half a second for a million objects that torch brings and
+        that will never be garbage. Some visitors who look twice a second would leave no time to load anything.
+        """
+        gc.freeze()
+
     def _open(self) -> None:
         try:
             from celebvision.app.house import House
 
             self.house = House(self.settings)
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
             raise
