@@ -25,8 +25,8 @@ class Opening:
         self.error = ""
         threading.Thread(target=self._open, name="opening", daemon=True).start()
 
-    def wait(self) -> None:
-        """To be called by each look whether all is loaded.
+    def spare_collector(self) -> None:
+        """Take what there is out of the garbage collector's sight; for each look whether all is loaded.
 
         Streamlit collects garbage after each run of a script: half a second for a million objects that torch brings and
         that will never be garbage. Some visitors who look twice a second would leave no time to load anything.

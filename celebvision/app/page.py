@@ -49,7 +49,7 @@ def _wait(opened: Opening) -> None:
     if opened.error:
         st.error(f"The page cannot work: {opened.error}")
     elif opened.house is None:
-        opened.wait()
+        opened.spare_collector()
         st.info("The models are being loaded; it takes some seconds.")
     else:
         st.rerun()

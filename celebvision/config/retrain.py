@@ -33,7 +33,9 @@ class RetrainSettings(TrainSettings):
     @classmethod
     def _answers(cls, architecture: str) -> str:
         if architecture in OF_OTHERS:
-            raise ValueError("it draws pictures, which are neither right nor wrong: take cnn or inception_v3")
+            raise ValueError(
+                "it draws pictures, which are neither right nor wrong: take one that answers attributes, such as cnn"
+            )
         return architecture
 
     @model_validator(mode="after")

@@ -162,7 +162,8 @@ class LocalStore(Store):
                 yield from self._walk(key, prefix)
             else:
                 path = f"{self.uri}/{key}"
-                with local_errors(path), suppress(FileNotFoundError):  # deleted since its folder was read
+                # deleted since its folder was read, or that folder was
+                with local_errors(path), suppress(FileNotFoundError, NotADirectoryError):
                     found = os.lstat(path)
                     if S_ISLNK(found.st_mode) and os.path.isfile(path) and _is_inside(path, self.uri):
                         found = os.stat(path)

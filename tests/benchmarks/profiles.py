@@ -1,6 +1,6 @@
 """Where the time of each job over pictures goes: the command under py-spy, its samples sorted by stage.
 
-A sample is a Python thread that runs. What must be done (decoding, the network, its learning, encoding) as a share of
+A sample is a Python thread that runs. What must be done (decoding and encoding, the network) as a share of
 all that the cores could do is how near to its bound the command is, its start among it.
 """
 
@@ -42,17 +42,14 @@ FEW, ORIGINALS, STYLES = 400, 12_500, 4
 # The first that fits, from the innermost frame outwards, is the stage of a sample.
 STAGES = {
     "imports": r"importlib\._bootstrap",
-    "encode": r"^(encode|_encoded?|save|_save) \((celebvision/images|.*PIL)",
     "decode": r"celebvision/images\.py|PIL/|simplejpeg",
-    "optimiser": r"torch/optim/|clip_grad|celebvision/training/average|zero_grad",
-    "augment": r"celebvision/models/(augment|diff_augment)",
     "network": r"torch/nn/modules|torch/autograd/|celebvision/models/|_engine_run_backward|torch/nn/functional",
     "figures": r"sklearn|celebvision/(evaluation|training/calibration)|torch_?metrics|matplotlib|pandas",
     "storage": r"celebvision/storage/|boto|urllib3|pyarrow|parquet",
     "digest": r"hashlib|sha256",
     "Ray": r"\(ray/|grpc|asyncio|aiohttp",
 }
-NEEDED = ("decode", "encode", "network", "augment", "optimiser")
+NEEDED = ("decode", "network")
 OTHER = "other"
 
 

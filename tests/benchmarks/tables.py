@@ -11,19 +11,16 @@ from tests.benchmarks import steps
 from tests.benchmarks.feeding import CONSUMER, OURS, TITLES
 
 PLACE = re.compile(r"(<!-- figures: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-STAGES = (
-    "network",
-    "augment",
-    "optimiser",
-    "decode",
-    "encode",
-    "storage",
-    "figures",
-    "digest",
-    "Ray",
-    "imports",
-    "other",
-)
+STAGES = {  # of the profile, and what they are called in its table
+    "network": "network",
+    "decode": "decode, encode",
+    "storage": "storage",
+    "figures": "figures",
+    "digest": "digest",
+    "Ray": "Ray",
+    "imports": "imports",
+    "other": "other",
+}
 KINDS = (*steps.KINDS, steps.OTHER)
 BILLION = 1_000_000_000
 SHARD_KEYS, PAGE_KEYS = 1000, 1000
@@ -74,11 +71,11 @@ def _profile(measured: dict[str, Any]) -> str:
         cpu_s = told["cpu_s"]
         largest = max(cpu_s, key=lambda stage: cpu_s[stage])
         cells = [f"{cpu_s[stage]:.1f}" if cpu_s.get(stage, 0) >= 0.05 else "" for stage in STAGES]
-        cells[STAGES.index(largest)] = f"**{cells[STAGES.index(largest)]}**"
+        cells[list(STAGES).index(largest)] = f"**{cells[list(STAGES).index(largest)]}**"
         rows.append(
             (f"`{name}`", f"{told['seconds']:.1f}", *cells, f"{told['idle_s']:.1f}", f"{told['needed_share']:.0%}")
         )
-    return _table(("path", "s", *STAGES, "idle", "needed"), rows)
+    return _table(("path", "s", *STAGES.values(), "idle", "needed"), rows)
 
 
 def _steps(measured: dict[str, Any]) -> str:

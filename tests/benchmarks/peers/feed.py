@@ -35,12 +35,13 @@ class Feed:
     tuned: bool
 
     def pixels(self, data: bytes) -> Any:
-        """Float C H W as documentations have it; tuned: uint8 H W C by our own decoder, to be normalised in batches."""
+        """uint8 H W C by our own decoder, to be normalised in batches."""
         from celebvision import images
 
         return images.decode(data, *SIZE)
 
     def transform(self, image: Image.Image) -> Any:
+        """Float C H W, as documentations have it."""
         return RESIZED(image.convert("RGB"))
 
     def rows(self) -> list[tuple[str, int]]:
