@@ -1,7 +1,7 @@
 """`make bench`: the parts, each path, its limits, and `classify` beside its peers, on this machine.
 
     python -m tests.benchmarks [all | parts | choices | cyclegan | feeding | profile | steps | scale |
-                                peers | memory | tune]
+                                gpu | peers | memory | tune]
     python -m tests.benchmarks compare RESULTS.json …   ratios to the figures that docs/figures.json holds
     python -m tests.benchmarks keep RESULTS.json …      put them there, and write the tables of docs/ anew
 
@@ -24,14 +24,14 @@ from typing import Any
 import ray
 import torch
 
-from tests.benchmarks import choices, cyclegan, feeding, kept, parts, pictures, profiles, scale, steps
+from tests.benchmarks import accelerator, choices, cyclegan, feeding, kept, parts, pictures, profiles, scale, steps
 from tests.benchmarks.comparison import Contest, Failed
 from tests.benchmarks.contestants import OURS, TITLES, Contestant, bound_command, environment, ours, peer
 from tests.benchmarks.network import model_of
 from tests.benchmarks.processes import run
 
 PEERS = [name for name in TITLES if name != OURS]
-MEASURES = ["parts", "choices", "cyclegan", "feeding", "profile", "steps", "scale", "peers", "memory", "tune"]
+MEASURES = ["parts", "choices", "cyclegan", "feeding", "profile", "steps", "scale", "gpu", "peers", "memory", "tune"]
 WORDS = ["all", *MEASURES, "compare", "keep"]
 MEMORY_TIMES = 10
 
@@ -53,6 +53,7 @@ def main() -> None:
         "profile": lambda: {"profile": profiles.measured(words.work, words.paths)},
         "steps": lambda: {"steps": steps.measured()},
         "scale": lambda: {"scale": scale.measured(words.work)},
+        "gpu": lambda: {"gpu": accelerator.measured()},
         "peers": lambda: {"sets": peers(words)},
         "memory": lambda: {"memory": memory(words)},
         "tune": lambda: {"sets": tune(words)},

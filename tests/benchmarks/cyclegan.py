@@ -35,29 +35,42 @@ WORKER_STEPS = 25
 class _Noise:
     """Stands for a style set."""
 
+    def __init__(self, size: int, count: int) -> None:
+        self.size, self.count = size, count
+
     def load(self, seed: int) -> None:
-        self.pixels = pixels_of(SIZE)
+        self.pixels = pixels_of(self.size, self.count)
 
     def draw(self, count: int, generator: torch.Generator) -> NDArray[np.uint8]:
         return self.pixels[:count]
 
 
-def pixels_of(size: int) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 255, (BATCH, size, size, 3), dtype=np.uint8)
+def pixels_of(size: int, count: int = BATCH) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 255, (count, size, size, 3), dtype=np.uint8)
 
 
-def task_of(parallel: Callable[[nn.Module], nn.Module] = lambda network: network) -> CycleGANTask:
-    settings = TrainSettings(
+def settings_of(size: int = SIZE, width: int = WIDTH, blocks: int = BLOCKS, batch: int = BATCH) -> TrainSettings:
+    return TrainSettings(
         data="none",
         registry="none",
         style_data="none",
         architecture="cyclegan",
-        arguments={"size": SIZE, "width": WIDTH, "blocks": BLOCKS},
+        arguments={"size": size, "width": width, "blocks": blocks},
+        batch_size=batch,
         cyclegan={"diff_augment": ["colour", "translation", "cutout"]},
     )
-    pixels = pixels_of(SIZE)
-    task = CycleGANTask(settings, Judged(pixels, pixels, VGGStatistics("relu1_1")), torch.device("cpu"), 0, 1, parallel)
-    task.styles = _Noise()  # type: ignore[assignment]
+
+
+def task_of(
+    settings: TrainSettings,
+    parallel: Callable[[nn.Module], nn.Module] = lambda network: network,
+    device: str = "cpu",
+) -> CycleGANTask:
+    size = settings.arguments["size"]
+    pixels = pixels_of(size)
+    judged = Judged(pixels, pixels, VGGStatistics("relu1_1"))
+    task = CycleGANTask(settings, judged, torch.device(device), 0, 1, parallel)
+    task.styles = _Noise(size, settings.batch_size)  # type: ignore[assignment]
     task.start_epoch(0)
     return task
 
@@ -71,7 +84,7 @@ def measured() -> dict[str, float]:
 
 
 def step() -> dict[str, float]:
-    ours, paper = task_of(), Paper(WIDTH, BLOCKS, 64, 5.0)
+    ours, paper = task_of(settings_of()), Paper(WIDTH, BLOCKS, 64, 5.0)
     batch = {"image": torch.from_numpy(pixels_of(72))}
     images = torch.rand(BATCH, 3, SIZE, SIZE) * 2 - 1
 
@@ -128,7 +141,7 @@ def _worker(rank: int, joined: bool, queue: torch.multiprocessing.SimpleQueue) -
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571", "GLOO_SOCKET_IFNAME": "lo"}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
-    task = task_of(DistributedDataParallel) if joined else task_of()
+    task = task_of(settings_of(), DistributedDataParallel) if joined else task_of(settings_of())
     batch = {"image": torch.from_numpy(pixels_of(72)[: BATCH // 2])}
     for _ in range(3):
         task.step(batch, 0)

@@ -68,9 +68,11 @@ def discriminator(width: int) -> nn.Module:
 class Paper:
     """One training: `step` takes photos and styles, float32, B 3 H W, -1..1."""
 
-    def __init__(self, width: int, blocks: int, discriminator_width: int, identity_weight: float) -> None:
-        self.to_style, self.to_photo = generator(width, blocks), generator(width, blocks)
-        self.of_style, self.of_photo = discriminator(discriminator_width), discriminator(discriminator_width)
+    def __init__(
+        self, width: int, blocks: int, discriminator_width: int, identity_weight: float, device: str = "cpu"
+    ) -> None:
+        self.to_style, self.to_photo = (generator(width, blocks).to(device) for _ in range(2))
+        self.of_style, self.of_photo = (discriminator(discriminator_width).to(device) for _ in range(2))
         generators = itertools.chain(self.to_style.parameters(), self.to_photo.parameters())
         discriminators = itertools.chain(self.of_style.parameters(), self.of_photo.parameters())
         self.of_generators = torch.optim.Adam(generators, 2e-4, BETAS)

@@ -20,12 +20,13 @@ from torch.profiler import ProfilerActivity, profile
 from celebvision.config import TrainSettings
 from celebvision.models.vgg import VGG
 from celebvision.training.classification import Classification
+from celebvision.training.cyclegan import LOADED
 from celebvision.training.style import Judged, StyleTask
 from tests.benchmarks import cyclegan
 from tests.benchmarks.contestants import REPOSITORY
 
 STEPS, WARM_UP = 6, 3
-STYLES, STYLE_SIDE = 4, 128
+STYLES = 4
 # The first that fits is where an operator's own time goes.
 KINDS = {
     "convolutions, back": r"convolution_backward|conv.*backward",
@@ -43,10 +44,10 @@ def measured() -> dict[str, dict[str, Any]]:
     """By architecture: images a second of a step, and the share of its time by kind of operator."""
     figures = {}
     for name, make in {
-        "cnn": lambda: _classifier("cnn"),
-        "inception_v3": lambda: _classifier("inception_v3_small", weights=None),
-        "cyclegan": _cyclegan,
-        "style_net": _style_net,
+        "cnn": lambda: classifier("cnn"),
+        "inception_v3": lambda: classifier("inception_v3_small", weights=None),
+        "cyclegan": lambda: cycle_gan(cyclegan.settings_of()),
+        "style_net": lambda: style_net("style_net_small", 128),
     }.items():
         torch.set_num_threads(1)
         step, images = make()
@@ -75,38 +76,43 @@ def _kind(operator: str) -> str:
 Step = tuple[Callable[[], object], int]
 
 
-def _settings(config: str, **others: Any) -> TrainSettings:
+def settings_of(config: str, **others: Any) -> TrainSettings:
+    """A configuration of `configs/train`, some of its words replaced."""
     words = yaml.safe_load((REPOSITORY / "configs" / "train" / f"{config}.yaml").read_text())
     return TrainSettings(**{"data": "none", "registry": "none", **words, **others})
 
 
-def _pixels(count: int, *size: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    return np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8)
+def pixels_of(count: int, *size: int) -> torch.Tensor:
+    """uint8, COUNT H W 3."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8))
 
 
-def _classifier(config: str, **others: Any) -> Step:
-    settings = _settings(config, **others)
-    task = Classification(settings, ("Male",), torch.device("cpu"), lambda network: network)
+def classifier(config: str, device: str = "cpu", **others: Any) -> Step:
+    """A step of a classifier's training, and how many images it takes."""
+    settings = settings_of(config, **others)
+    task = Classification(settings, ("Male",), torch.device(device), lambda network: network)
     task.start_epoch(0)
     size, count = task.preprocessing, settings.batch_size
-    batch = {"image": torch.from_numpy(_pixels(count, size.height, size.width)), "label": torch.zeros(count, 1)}
+    batch = {"image": pixels_of(count, size.height, size.width).to(device), "label": torch.zeros(count, 1).to(device)}
     return lambda: task.step(batch, 0.0), count
 
 
-def _cyclegan() -> Step:
-    task = cyclegan.task_of()
-    batch = {"image": torch.from_numpy(cyclegan.pixels_of(72))}
-    return lambda: task.step(batch, 0.0), cyclegan.BATCH
+def cycle_gan(settings: TrainSettings, device: str = "cpu") -> Step:
+    """A step of a CycleGAN's training, and how many images it takes."""
+    task, side = cyclegan.task_of(settings, device=device), settings.arguments["size"]
+    batch = {"image": pixels_of(settings.batch_size, round(LOADED * side), round(LOADED * side)).to(device)}
+    return lambda: task.step(batch, 0.0), settings.batch_size
 
 
-def _style_net() -> Step:
+def style_net(config: str, side: int, device: str = "cpu") -> Step:
+    """A step of a style network's training, and how many images it takes."""
     names = [f"style{number}" for number in range(STYLES)]
-    settings = _settings("style_net_small", styles=dict.fromkeys(names, "none"))
+    settings = settings_of(config, styles=dict.fromkeys(names, "none"))
     torch.manual_seed(0)
-    weights = VGG("vgg16", ["conv5_3"]).state_dict()
-    styles = dict(zip(names, _pixels(STYLES, STYLE_SIDE, STYLE_SIDE), strict=True))
-    judged = Judged(_pixels(4, STYLE_SIDE, STYLE_SIDE), styles, weights)
-    task = StyleTask(settings, judged, torch.device("cpu"), 0, 1, lambda network: network)
+    weights = VGG(settings.arch, ["conv5_3"]).state_dict()
+    styles = dict(zip(names, pixels_of(STYLES, side, side).numpy(), strict=True))
+    judged = Judged(pixels_of(4, side, side).numpy(), styles, weights)
+    task = StyleTask(settings, judged, torch.device(device), 0, 1, lambda network: network)
     task.start_epoch(0)
-    batch = {"image": torch.from_numpy(_pixels(settings.batch_size, STYLE_SIDE, STYLE_SIDE))}
+    batch = {"image": pixels_of(settings.batch_size, side, side).to(device)}
     return lambda: task.step(batch, 0.0), settings.batch_size
