@@ -26,7 +26,8 @@ from celebvision.styling import Figures, Redraws
 ENDINGS = {"jpeg": (".jpg", ".jpeg"), "png": (".png",), "webp": (".webp",)}
 NAMELESS = ".image"  # put behind a key that does not end as pictures do
 SHOWN_QUALITY = 85  # of JPEGs of pictures that are half drawn
-WRITERS = 4  # threads that encode and put
+WRITERS = 16  # threads that encode and put: a bucket takes its time to answer, and a disk to say that it has all
+WRITTEN_MEANWHILE = 4  # batches that are on their way to storage while the next is drawn
 JOURNAL_S = 2.0  # between journals of a shard
 BATCH_VALUES = 3 * 2**20  # of a batch: no more than of one tile of the network
 DOWN = (Unreachable, Throttled, Expired, Full)  # no picture is at fault for these
@@ -92,7 +93,7 @@ class Drawing:
                     answered = _ended(drawn.popleft())
                     yield answered
                     answered[:] = pool.map(self.stored, answered)
-                elif len(drawn) > 1:  # the last ones are written while the next are drawn
+                elif len(drawn) > WRITTEN_MEANWHILE:
                     yield _ended(drawn.popleft())
             for last in drawn:
                 yield _ended(last)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +14,7 @@ import simplejpeg
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
 from celebvision import images
 from celebvision.batch.clock import Clock
@@ -30,8 +30,7 @@ FRAMES = (b"\xc0", b"\xc1", b"\xc2")  # markers of a JPEG's frame, behind which 
 LUMA_STEP = 4  # of the rows and columns that are looked at: all of them would take twice as long
 
 
-@dataclass(frozen=True)
-class Photo:
+class Photo(NamedTuple):
     """A picture as the network takes it, uint8 H W 3, and as it is stored: sides upright, in pixels, and bytes."""
 
     pixels: NDArray[np.uint8]
@@ -48,20 +47,30 @@ class Labelling:
     def __init__(self, settings: BatchSettings, model: ModelVersion, network: nn.Module, device: str) -> None:
         self.settings, self.model = settings, model
         self.uncertain_below = (settings.uncertain_below if isinstance(settings, ClassifySettings) else None) or 0.0
-        self.classifier = Classifier(network, tuple(model.targets), device)
+        self.classifier = Classifier(network, tuple(model.targets), device, settings.batch_size)
         self.fetcher = fetcher(settings, self.classifier.preprocessing)
+        # Of each target: the columns of its label, its probability, and its second class's; and its classes.
+        names = ("label", "probability", POSITIVE)
+        self.targets = [
+            ([name if len(model.targets) == 1 else f"{name}_{target}" for name in names], model.classes[target])
+            for target in model.targets
+        ]
         self.fields = [
             *(
-                (self._column(name, target), kind)
-                for target in model.targets
-                for name, kind in (("label", pa.string()), ("probability", pa.float32()))
+                of_one
+                for (label, sure, _), _ in self.targets
+                for of_one in ((label, pa.string()), (sure, pa.float32()))
             ),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("bytes", pa.int64()),
             ("brightness", pa.float32()),
-            *((self._column(POSITIVE, target), pa.float32()) for target in model.targets),
+            *((positive, pa.float32()) for (_, _, positive), _ in self.targets),
         ]
+        size = self.classifier.preprocessing
+        shape = settings.batch_size, size.height, size.width, 3
+        # Pinned memory is read by the GPU itself, which saves a copy of each batch.
+        self.pixels = torch.zeros(shape, dtype=torch.uint8, pin_memory=self.classifier.device.type == "cuda")
         self.computed, self.compute_s = 0, 0.0  # pictures, filled ones too, and seconds of the network
         self.clock = Clock()  # of the shard that is worked on
 
@@ -87,13 +96,17 @@ class Labelling:
     def infer(self, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
         """Probabilities, float32 B T. The batch is filled up, so that an answer does not hang on who is beside it."""
         started = time.monotonic()
-        filled = np.zeros((self.settings.batch_size, *pictures[0].shape), dtype=np.uint8)
-        filled[: len(pictures)] = pictures
-        probabilities: NDArray[np.float32] = self.classifier.probabilities(torch.from_numpy(filled)).numpy()
-        self.computed += len(filled)
+        self._fill(pictures)
+        probabilities: NDArray[np.float32] = self.classifier.probabilities(self.pixels).numpy()
+        self.computed += len(self.pixels)
         self.compute_s += (took := time.monotonic() - started)
         self.clock.seconds["infer"] += took
         return probabilities[: len(pictures)]
+
+    def _fill(self, pictures: list[NDArray[np.uint8]]) -> None:
+        batch = self.pixels.numpy()
+        np.stack(pictures, out=batch[: len(pictures)])
+        batch[len(pictures) :] = 0
 
     def stored(self, answer: Answer) -> Answer:
         """As it is: a label is all in its row."""
@@ -102,27 +115,19 @@ class Labelling:
     def _answers(self, photos: list[Photo]) -> list[Answer]:
         if not photos:
             return []
-        pixels = [photo.pixels for photo in photos]
-        return [
-            self._labels(probabilities)
-            | {"width": photo.width, "height": photo.height, "bytes": photo.bytes, "brightness": bright}
-            for photo, probabilities, bright in zip(
-                photos, self.infer(pixels).tolist(), brightness(pixels).tolist(), strict=True
-            )
-        ]
+        probabilities = self.infer([photo.pixels for photo in photos]).tolist()
+        bright = brightness(self.pixels[: len(photos)]).tolist()
+        return [self._answer(*of_one) for of_one in zip(photos, probabilities, bright, strict=True)]
 
-    def _labels(self, probabilities: list[float]) -> dict[str, str | float]:
-        labels: dict[str, str | float] = {}
-        for target, positive in zip(self.model.targets, probabilities, strict=True):
+    def _answer(self, photo: Photo, probabilities: list[float], bright: float) -> Answer:
+        answer: dict[str, str | float] = {}
+        for (names, classes), positive in zip(self.targets, probabilities, strict=True):
             probability = max(positive, 1 - positive)
-            label = self.model.classes[target][positive > 0.5]
-            labels[self._column("label", target)] = UNCERTAIN if probability < self.uncertain_below else label
-            labels[self._column("probability", target)] = probability
-            labels[self._column(POSITIVE, target)] = positive
-        return labels
-
-    def _column(self, name: str, target: str) -> str:
-        return name if len(self.model.targets) == 1 else f"{name}_{target}"
+            answer[names[0]] = UNCERTAIN if probability < self.uncertain_below else classes[positive > 0.5]
+            answer[names[1]], answer[names[2]] = probability, positive
+        _, answer["width"], answer["height"], answer["bytes"] = photo
+        answer["brightness"] = bright
+        return answer
 
 
 def fetcher(settings: BatchSettings, size: Preprocessing) -> Fetcher:
@@ -166,8 +171,8 @@ def _may_be_turned(data: bytes) -> bool:
     return True
 
 
-def brightness(pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Mean luma of each picture, uint8 H W 3: float32 B, 0 (black) to 1 (white), to about 0.01."""
-    some = torch.from_numpy(np.stack([picture[::LUMA_STEP, ::LUMA_STEP] for picture in pictures]))
-    luma: NDArray[np.float32] = (some.float().mean((1, 2)) @ torch.tensor(LUMA) / 255).clamp(0, 1).numpy()
+def brightness(pictures: Tensor) -> NDArray[np.float32]:
+    """Mean luma of each picture, uint8 B H W 3: float32 B, 0 (black) to 1 (white), to about 0.01."""
+    some = pictures[:, ::LUMA_STEP, ::LUMA_STEP].float().mean((1, 2))
+    luma: NDArray[np.float32] = (some @ torch.tensor(LUMA) / 255).clamp(0, 1).numpy()
     return luma

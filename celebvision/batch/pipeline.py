@@ -76,10 +76,13 @@ def work_of(settings: BatchSettings, run: Run, model: ModelVersion, weights: dic
 def pack(number: int, shown: list[Photo | Failure], measured: Measured) -> pa.Table:
     """A shard's photos, of pixels uint8 H W 3 each, as one row, which Ray Data never cuts in two."""
     good = [photo for photo in shown if not isinstance(photo, Failure)]
-    pixels = np.stack([photo.pixels for photo in good]).tobytes() if good else b""
+    pixels = np.stack([photo.pixels for photo in good]) if good else np.empty(0, np.uint8)
     stored = [(photo.width, photo.height, photo.bytes) for photo in good]
     failures = [asdict(photo) | {"at": at} for at, photo in enumerate(shown) if isinstance(photo, Failure)]
-    columns = [pa.array([number]), pa.array([pixels], pa.large_binary())]
+    ends = pa.py_buffer(np.array([0, pixels.nbytes], np.int64))
+    # No copy of the pixels: they are all that a shard weighs.
+    column = pa.LargeBinaryArray.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(pixels)])
+    columns = [pa.array([number]), column]
     columns += [pa.array([json.dumps(words)]) for words in (stored, failures, asdict(measured))]
     return pa.table(dict(zip(("shard", "pixels", "stored", "failures", "measured"), columns, strict=True)))
 
@@ -90,7 +93,9 @@ def unpack(row: pa.Table, height: int, width: int) -> Generator[Photo | Failure]
     stored, failed = (json.loads(row[name][0].as_py()) for name in ("stored", "failures"))
     failures = {failure.pop("at"): Failure(**failure) for failure in failed}
     good = map(Photo, pixels, *zip(*stored, strict=True)) if stored else iter(())
-    for at in range(len(pixels) + len(failures)):
+    if not failures:
+        yield from good
+    for at in range(len(pixels) + len(failures)) if failures else ():
         yield failures[at] if at in failures else next(good)
 
 

@@ -35,6 +35,7 @@ from celebvision.storage import Store, join, open_store
 
 ACTOR_CPUS = 0.45  # an actor computes on one core and takes less of Ray's count, so that reads and writes find room
 ACTOR_CPUS_TO_COME = 0.9  # where nodes are still to be started: no more actors on one than it has cores
+ACTORS_A_GPU = 2  # one has the next batch at hand, or puts what it drew, while the other's is computed
 DECODE_CPUS = 0.5  # of a decoding task beside actors on CPUs; beside GPUs it takes a whole one
 SAVE_INTERVAL_S = 5.0  # between updates of run.json
 # What makes a run another run.
@@ -191,7 +192,7 @@ class Spread:
     apart: bool
     actors: int
     actor_cpus: float
-    actor_gpus: int
+    actor_gpus: float
     decoders: int
     decoder_cpus: float
 
@@ -201,12 +202,12 @@ class Spread:
         gpus, cpus = (int(most.get(kind, 0)) for kind in ("GPU", "CPU"))
         split = settings.split_stages if isinstance(settings, ClassifySettings) else False
         apart = bool(gpus) if split is None else split
-        actors = min(settings.max_actors or gpus or (cpus // 2 if apart else cpus) or 1, shards)
+        actors = min(settings.max_actors or gpus * ACTORS_A_GPU or (cpus // 2 if apart else cpus) or 1, shards)
         actor_cpus, decoder_cpus = (1.0, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
         if not (apart or gpus) and cpus > ray.cluster_resources().get("CPU", 0):
             actor_cpus = ACTOR_CPUS_TO_COME
         decoders = max(1, int((cpus - actors * actor_cpus) / decoder_cpus)) if apart else 0
-        return cls(apart, actors, actor_cpus, 1 if gpus else 0, decoders, decoder_cpus)
+        return cls(apart, actors, actor_cpus, 1 / ACTORS_A_GPU if gpus else 0, decoders, decoder_cpus)
 
 
 def _unfinished(runs: list[Run], retry: str | None) -> Run | None:

@@ -42,7 +42,9 @@ class BatchSettings(WatchedSettings):
         None, ge=1, le=256, description="concurrent requests a worker; none: 16 to a bucket, 2 to a local folder"
     )
     min_actors: int = Field(1, ge=1, description="networks that are loaded at least")
-    max_actors: int | None = Field(None, ge=1, description="and at most; none: one for each GPU, or CPU without GPUs")
+    max_actors: int | None = Field(
+        None, ge=1, description="and at most; none: two for each GPU, or one for each CPU without"
+    )
     stall_timeout_s: float = Field(600.0, gt=0, description="end the run when nothing moves for so long")
     max_failures: int | None = Field(None, ge=0, description="exit status 3 above this many; none: any number is fine")
 

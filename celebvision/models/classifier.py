@@ -1,6 +1,7 @@
 """A loaded network that answers with probabilities, shared by batch jobs and the upload page."""
 
 import copy
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -25,17 +26,26 @@ class Classifier:
             probabilities but no answer across 0.5. Left as it is.
         classes: name of each output, as it is shown to the user.
         device: where to run.
+        batch: images of most batches. On a GPU those of that size are launched as one (a CUDA graph): a small network's
+            kernels take the device less time than Python takes to ask for them. Others are computed all the same.
     """
 
-    def __init__(self, network: nn.Module, classes: tuple[str, ...], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, network: nn.Module, classes: tuple[str, ...], device: torch.device | str = "cpu", batch: int | None = None
+    ) -> None:
         self.classes = classes
         self.device = torch.device(device)
         self.preprocessing = cast(Preprocessing, network.preprocessing)
         # Of the network and not an argument here, so that nobody who makes a classifier of a version can forget them.
         self.temperatures = torch.tensor(getattr(network, "temperatures", [1.0] * len(classes)))
-        network = _folded(copy.deepcopy(network).eval().requires_grad_(False))
-        self.network = network.to(self.device).to(memory_format=torch.channels_last)
         self.autocast = has_bfloat16(self.device)
+        self.dtype = torch.bfloat16 if self.autocast else torch.float32
+        network = _folded(copy.deepcopy(network).eval().requires_grad_(False), self.dtype)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)
+        self.launch = None
+        if batch and self.device.type == "cuda":
+            size = self.preprocessing
+            self.launch = _Launch(self._forward, torch.zeros(batch, size.height, size.width, 3, dtype=torch.uint8))
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
@@ -56,15 +66,44 @@ class Classifier:
     @torch.inference_mode()
     def logits(self, images: Tensor) -> Tensor:
         """What the network itself says, before any temperature: float32, B T, on the CPU. Else as `probabilities`."""
-        dtype = torch.bfloat16 if self.autocast else torch.float32
-        inputs = self.preprocessing.normalise(images.to(self.device, non_blocking=True), dtype)
-        if not len(inputs):
+        if not len(images):
             return torch.empty(0, len(self.classes))
+        if self.launch is not None and images.shape == self.launch.images.shape and images.dtype == torch.uint8:
+            logits = self.launch(images)
+        else:
+            logits = self._forward(images.to(self.device, non_blocking=True))
+        return logits.cpu()
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """The same of images that are on the device, not one at least; it stays there."""
+        inputs = self.preprocessing.normalise(images, self.dtype)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.autocast):
             logits: Tensor = self.network(inputs)
         if logits.shape != (len(inputs), len(self.classes)):
             raise ValueError(f"the network gave {list(logits.shape)} logits for {len(self.classes)} classes")
-        return logits.float().cpu()
+        return logits.float()
+
+
+class _Launch:
+    """All kernels of a forward pass on a GPU, for one size of batch, to be launched at once."""
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], images: Tensor) -> None:
+        """`images` are as large as the batches; `forward` takes them on the device and must do the same each time."""
+        self.images = images.to("cuda")
+        self.graph = torch.cuda.CUDAGraph()
+        apart = torch.cuda.Stream()
+        apart.wait_stream(torch.cuda.current_stream())
+        with torch.inference_mode(), torch.cuda.stream(apart):
+            forward(self.images)  # what is made at the first time is no part of it
+        torch.cuda.current_stream().wait_stream(apart)
+        with torch.inference_mode(), torch.cuda.graph(self.graph):
+            self.answers = forward(self.images)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """What `forward` gives; good until the next call."""
+        self.images.copy_(images, non_blocking=True)
+        self.graph.replay()
+        return self.answers
 
 
 def has_bfloat16(device: torch.device) -> bool:
@@ -74,10 +113,13 @@ def has_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
 
 
-def _folded(network: nn.Module) -> nn.Module:
-    """Fold each ``bn`` into the ``conv`` beside it, which gives the same function in fewer passes over memory."""
+def _folded(network: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Fold each ``bn`` into the ``conv`` beside it, which gives the same function in fewer passes over memory.
+
+    What autocast would turn into `dtype` for each batch anew is so once and for all, to the same bits.
+    """
     for module in network.modules():
         conv, norm = getattr(module, "conv", None), getattr(module, "bn", None)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            module.conv, module.bn = fuse_conv_bn_eval(conv, norm), nn.Identity()
+            module.conv, module.bn = fuse_conv_bn_eval(conv, norm).to(dtype), nn.Identity()
     return network

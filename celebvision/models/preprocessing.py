@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 import torch
@@ -42,10 +43,7 @@ class Preprocessing:
                 f"expected uint8 images of shape [B, {self.height}, {self.width}, 3], "
                 f"got {images.dtype} {list(images.shape)}"
             )
-        # One multiply and one add per value: (x / 255 - mean) / std = x * (1 / (255 std)) - mean / std.
-        std, mean = (torch.tensor(values, device=images.device) for values in (self.std, self.mean))
-        places = self.height * self.width  # a vector as long as an image is added faster than one of three values
-        scale, offset = (1 / (255 * std)).repeat(places), (-mean / std).repeat(places)
+        scale, offset = _factors(self, images.device)
         normal = torch.empty(images.shape, dtype=dtype, device=images.device)
         # A few at a time, as many as a processor's cache holds in float32; a GPU takes all at once.
         step = IN_CACHE if images.device.type == "cpu" else max(1, len(images))
@@ -71,3 +69,16 @@ class Preprocessing:
         if len(mean) != 3 or len(std) != 3 or min(std) <= 0:
             raise ValueError(f"mean and std need three values each, std above 0; got mean={mean} std={std}")
         return cls(height=int(fields["height"]), width=int(fields["width"]), mean=mean, std=std)
+
+
+@lru_cache(maxsize=8)
+def _factors(size: Preprocessing, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What each value of an image is multiplied by, and what is then added, both of the image's length.
+
+    (x / 255 - mean) / std = x * (1 / (255 std)) - mean / std. A vector as long as an image is added faster than one of
+    three values.
+    """
+    with torch.inference_mode(False):  # a training may take them as well
+        std, mean = (torch.tensor(values, device=device) for values in (size.std, size.mean))
+        places = size.height * size.width
+        return (1 / (255 * std)).repeat(places), (-mean / std).repeat(places)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from labelling import command, fill, published, record, rows
 from PIL import Image, ImageEnhance
 
@@ -125,13 +126,13 @@ def test_a_picture_with_broken_exif_is_upright() -> None:
 @pytest.mark.parametrize(("colour", "luma"), [("black", 0), ("white", 1), ("#ff0000", 0.299), ("#0000ff", 0.114)])
 def test_brightness_is_mean_luma(colour: str, luma: float) -> None:
     picture = np.asarray(Image.new("RGB", (89, 109), colour))
-    assert brightness([picture, picture]).tolist() == pytest.approx([luma, luma], abs=1e-6)
+    assert brightness(torch.from_numpy(np.stack([picture, picture]))).tolist() == pytest.approx([luma, luma], abs=1e-6)
 
 
 def test_brightness_of_a_face_is_that_of_all_its_pixels(faces: list[bytes]) -> None:
     picture = Image.open(io.BytesIO(faces[0])).convert("RGB")
     whole = np.asarray(picture.convert("L")).mean() / 255
-    assert brightness([np.asarray(picture)]).tolist() == pytest.approx([whole], abs=0.01)
+    assert brightness(torch.from_numpy(np.asarray(picture)[None].copy())).tolist() == pytest.approx([whole], abs=0.01)
 
 
 def test_what_is_known_of_a_picture_travels_from_stage_to_stage() -> None:

@@ -140,12 +140,13 @@ def test_the_same_call_gives_the_same_bytes(losses: Perceptual, words: dict[str,
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_what_becomes_of_a_picture_does_not_hang_on_the_others(losses: Perceptual, optimizer: str) -> None:
-    drawing = gatys(losses, optimizer=optimizer, steps=20)
+    # By no more than rounding: some processors' kernels round a row by where it lies in memory.
+    drawing = gatys(losses, optimizer=optimizer, steps=6)
     pixels = pictures(3)
-    others = torch.cat([pixels[:1], pictures(2, seed=5)])
-    assert torch.equal(drawing.draw(pixels).pictures[0], drawing.draw(others).pictures[0])
-    alone = drawing.draw(pixels[:1]).pictures[0]
-    assert (alone.int() - drawing.draw(pixels).pictures[0].int()).abs().float().mean() < 1
+    drawn = drawing.draw(pixels).pictures[0].int()
+    assert (drawn - pixels[0].int()).abs().float().mean() > 10
+    for others in (torch.cat([pixels[:1], pictures(2, seed=5)]), pixels[:1]):
+        assert (drawing.draw(others).pictures[0].int() - drawn).abs().max() <= 1
 
 
 def test_a_picture_that_is_done_leaves_the_batch_and_is_changed_no_more() -> None:
