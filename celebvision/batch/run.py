@@ -203,7 +203,7 @@ class Spread:
         split = settings.split_stages if isinstance(settings, ClassifySettings) else False
         apart = bool(gpus) if split is None else split
         actors = min(settings.max_actors or gpus * ACTORS_A_GPU or (cpus // 2 if apart else cpus) or 1, shards)
-        actor_cpus, decoder_cpus = (1.0, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
+        actor_cpus, decoder_cpus = (1 / ACTORS_A_GPU, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
         if not (apart or gpus) and cpus > ray.cluster_resources().get("CPU", 0):
             actor_cpus = ACTOR_CPUS_TO_COME
         decoders = max(1, int((cpus - actors * actor_cpus) / decoder_cpus)) if apart else 0

@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 import sys
 import time
-from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +24,7 @@ from celebvision.models.adain import AdaIN
 from celebvision.models.classifier import Classifier
 from celebvision.models.cyclegan import CycleGAN
 from celebvision.models.gatys import Gatys, styles_of
+from celebvision.models.perceptual import Perceptual
 from celebvision.models.style_net import StyleNet
 from celebvision.models.stylizer import Stylizer
 from celebvision.models.vgg import VGG
@@ -35,9 +35,9 @@ from tests.benchmarks.steps import pixels_of
 
 ROUNDS, ROUND_S = 5, 0.2  # of a rate
 MATRIX, COPY_BYTES = 8192, 2**32
-PAINT_STEPS = 40  # that are timed, of the 300 that are asked for
-STEPS = 300
-KERNELS = 6  # that are named, of a training step
+FEW_STEPS, MORE_STEPS = 10, 40  # of a painting, which are timed
+STEPS = 300  # of a painting that somebody wants
+IDLE_STEPS = 3
 
 
 def measured() -> dict[str, Any]:
@@ -183,7 +183,7 @@ def _steps(peak: float) -> list[dict[str, Any]]:
         step, images = make()
         rate, operations = _rate(step), _operations(step)
         gib = round(torch.cuda.max_memory_allocated() / 2**30, 1)
-        rows.append(_row(name, images, rate, operations, peak, batch=images, gib=gib, kernels=_kernels(step)))
+        rows.append(_row(name, images, rate, operations, peak, batch=images, gib=gib, idle=_idle(step)))
     return rows
 
 
@@ -193,46 +193,44 @@ def _paper(size: int, width: int, blocks: int, batch: int) -> steps.Step:
     return lambda: paper.step(images, images), batch
 
 
-def _kernels(step: Callable[[], object]) -> dict[str, float]:
-    """The kernels that take most of the GPU's time in a step, as shares of its wall-clock time, and what is idle."""
-    step()
+def _idle(step: Callable[[], object]) -> float:
+    """Share of a step's time in which the GPU waits to be asked for something."""
     torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as recorded:
+    with profile(activities=[ProfilerActivity.CUDA]) as recorded:
         started = time.perf_counter()
-        for _ in range(3):
+        for _ in range(IDLE_STEPS):
             step()
         torch.cuda.synchronize()
         took_us = 1e6 * (time.perf_counter() - started)
-    spent = Counter[str]()
-    for event in recorded.key_averages():
-        if event.device_type == torch.autograd.DeviceType.CUDA:
-            spent[event.key[:60]] += event.self_device_time_total
-    shares = {name: round(us / took_us, 3) for name, us in spent.most_common(KERNELS)}
-    return shares | {"idle": round(max(0.0, 1 - spent.total() / took_us), 3)}
+    kernels = [event for event in recorded.key_averages() if event.device_type == torch.autograd.DeviceType.CUDA]
+    return round(max(0.0, 1 - sum(event.self_device_time_total for event in kernels) / took_us), 3)
 
 
 def _paintings(peak: float) -> list[dict[str, Any]]:
     """Pictures optimised by VGG-19 and L-BFGS, in batches of several sizes."""
     rows = []
     torch.manual_seed(0)
-    weights = VGG("vgg19", ["conv5_3"]).state_dict()
+    losses = perceptual(PerceptualSettings(), "vgg19", VGG("vgg19", ["conv5_3"]).state_dict(), torch.device("cuda"))
     for side, batches in ((256, (8, 16, 32, 64)), (512, (4, 8, 16, 32))):
-        losses = perceptual(PerceptualSettings(), "vgg19", weights, torch.device("cuda"))
         styles = styles_of(losses, [pixels_of(1, side, side)], [1.0], side, 1)
+        operations = _operations(lambda: _losses_and_back(losses, side))  # noqa: B023
         for batch in batches:
             pictures = pixels_of(batch, side, side)
             torch.cuda.reset_peak_memory_stats()
-            few, more = (Gatys(losses, styles, steps=count) for count in (PAINT_STEPS // 4, PAINT_STEPS))
-            operations = _operations(lambda: few.draw(pictures)) / (PAINT_STEPS // 4)  # noqa: B023
             seconds = []
-            for gatys in (few, more):
-                torch.cuda.synchronize()
+            for steps_taken in (FEW_STEPS, FEW_STEPS, MORE_STEPS):  # the first of them warms up
                 started = time.perf_counter()
-                gatys.draw(pictures)
+                Gatys(losses, styles, steps=steps_taken).draw(pictures)
                 seconds.append(time.perf_counter() - started)
-            a_second = (PAINT_STEPS - PAINT_STEPS // 4) / (seconds[1] - seconds[0])  # steps
+            rate = (MORE_STEPS - FEW_STEPS) / (seconds[2] - seconds[1])  # steps a second
             gib = round(torch.cuda.max_memory_allocated() / 2**30, 2)
-            a_minute = round(60 * batch * a_second / STEPS, 1)
-            row = _row("vgg", batch, a_second, round(operations), peak, batch=batch, size=side, gib=gib)
-            rows.append(row | {"pictures_per_min": a_minute})
+            each_minute = round(60 * batch * rate / STEPS, 1)
+            more = {"batch": batch, "size": side, "gib": gib, "pictures_per_min": each_minute}
+            rows.append(_row("vgg", batch, rate, batch * operations, peak, **more))
     return rows
+
+
+def _losses_and_back(losses: Perceptual, side: int) -> None:
+    images = pixels_of(1, side, side).cuda().permute(0, 3, 1, 2).float() / 255
+    content, style = losses.content(images), losses.style(images)
+    losses.losses(images.requires_grad_(), content, style).total.sum().backward()

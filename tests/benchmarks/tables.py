@@ -29,7 +29,10 @@ GET_USD, PUT_USD = 0.0004 / 1000, 0.005 / 1000  # S3 standard, us-east-1; listin
 
 def filled(text: str, results: list[dict[str, Any]]) -> str:
     """The page with each table made anew; one of which nothing is known stays as it is."""
-    measured = {name: value for result in results for name, value in result.items()}
+    measured: dict[str, Any] = {}
+    for result in results:
+        # What was measured on a GPU was so on another machine than the rest.
+        measured |= {"gpu": result["gpu"] | {"machine": result["machine"]}} if "gpu" in result else result
 
     def table(found: re.Match[str]) -> str:
         name = found[2]
@@ -84,6 +87,51 @@ def _steps(measured: dict[str, Any]) -> str:
         shares = [f"{told['shares'][kind]:.0%}" if told["shares"].get(kind, 0) >= 0.005 else "" for kind in KINDS]
         rows.append((f"`{name}`", f"{told['images_per_s']:,.1f}", *shares))
     return _table(("step", "images/s, one thread", *KINDS), rows)
+
+
+def _gpu_networks(measured: dict[str, Any]) -> str:
+    rows = []
+    for told in measured["gpu"]["networks"]:
+        size = f", {told['size']} pixels" if "size" in told else ""
+        rates = [f"{told[f'{kind}images_per_s']:,.0f}" for kind in ("", "alone_")]
+        compiled = f"{told['compiled_images_per_s']:,.0f}" if "compiled_images_per_s" in told else ""
+        rows.append((told["name"] + size, str(told["batch"]), *rates, compiled, f"{told['of_peak']:.1%}"))
+    return _table(("network", "batch", "images/s", "on the card alone", "the same, compiled", "of the peak"), rows)
+
+
+def _gpu_steps(measured: dict[str, Any]) -> str:
+    rows = [
+        (
+            told["name"],
+            str(told["batch"]),
+            f"{told['images_per_s']:,.0f}",
+            f"{told['of_peak']:.1%}",
+            f"{told['idle']:.0%}",
+            f"{told['gib']:.1f} GiB",
+        )
+        for told in measured["gpu"]["steps"]
+    ]
+    return _table(("step", "batch", "images/s", "of the peak", "the card waits", "memory"), rows)
+
+
+def _gpu_paintings(measured: dict[str, Any]) -> str:
+    rows = [
+        (
+            f"{told['size']} pixels",
+            str(told["batch"]),
+            f"{told['pictures_per_min']:,.0f}",
+            f"{told['of_peak']:.0%}",
+            f"{told['gib']:.1f} GiB",
+        )
+        for told in measured["gpu"]["paintings"]
+    ]
+    return _table(("picture", "batch", "pictures a minute, 300 steps", "of the peak", "memory"), rows)
+
+
+def _gpu(measured: dict[str, Any]) -> str:
+    told = measured["gpu"]
+    rate = f"{told['ceilings']['bfloat16_tflops']:,.0f} TFLOP/s in a product of bfloat16 matrices"
+    return f"{_machine(told)}; {rate}"
 
 
 def _feeding(measured: dict[str, Any]) -> str:
@@ -189,7 +237,10 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "workers": _waiting("workers"),
     "nodes": _waiting("nodes"),
     "billion": _billion,
+    "gpu": _gpu,
+    "gpu_networks": _gpu_networks,
+    "gpu_steps": _gpu_steps,
+    "gpu_paintings": _gpu_paintings,
 }
-NEEDS = {
-    name: name if name in ("machine", "parts", "choices", "profile", "steps", "feeding") else "scale" for name in TABLES
-}
+OWN = ("machine", "parts", "choices", "profile", "steps", "feeding")  # tables of a measure of their name
+NEEDS = {name: name if name in OWN else "gpu" if name.startswith("gpu") else "scale" for name in TABLES}
