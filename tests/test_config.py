@@ -22,6 +22,16 @@ def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) 
     assert settings.workers == TrainSettings.model_fields["workers"].default
 
 
+def test_the_styles_of_a_flag_take_the_place_of_those_of_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "train.yaml"
+    file.write_text("architecture: style_net\nstyles: {wave: s3://b/wave.jpg}\narguments: {size: 256, width: 32}\n")
+    words = ["--config", str(file), "--data", "d", "--registry", "r"]
+    words += ["--styles", '{"candy": "s3://b/candy.jpg"}', "--arguments", '{"size": 128}']
+    settings = parse(TrainSettings, words, "celebvision train")
+    assert settings.styles == {"candy": "s3://b/candy.jpg"}
+    assert settings.arguments == {"size": 128, "width": 32}
+
+
 def test_lists_are_given_with_commas_and_nested_ones_as_json() -> None:
     settings = train(
         "--targets", "Male,Young", "--phases", '[{"epochs": 2, "learning_rate": 0.1, "trainable": ["fc"]}]'

@@ -14,6 +14,8 @@ from pydantic_settings import CliSettingsSource
 
 from celebvision.config.settings import Settings, WordsError
 
+WHOLE = {"styles"}  # whose names are the user's own: those of a flag take the place of all of the file's
+
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
@@ -71,7 +73,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
 def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(under)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        both = key not in WHOLE and isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
 
