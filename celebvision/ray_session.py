@@ -155,7 +155,7 @@ class Board:
 
     def announce(self, shards: int, whole: bool) -> None:
         """So many shards of an inventory may be worked on, and whether these are all."""
-        self.tally.announce.remote(shards, whole)
+        ray.get(self.tally.announce.remote(shards, whole))
 
     def announced(self) -> tuple[int, bool]:
         """What `announce` said last; no shard, and not all, if nothing yet."""

@@ -299,10 +299,15 @@ def _work(
         teller.shard(of_shard, measured, listing.counts["shards"] - counts["shards"])
         tell(0.0)
 
-    def tell(done: float) -> float:
-        nonlocal shown, saved
+    def look(done: float) -> float:
         inventory, whole = listing.stands()
         board.announce(inventory["shards"], whole)
+        tell(done)
+        return listing.seen + listing.listed
+
+    def tell(done: float) -> None:
+        nonlocal shown, saved
+        inventory, whole = listing.stands()
         keys_left = inventory["keys"] - before
         # The board is ahead of the rows, and counts twice what a lost worker had done.
         shown = max(shown, counts["results"] + counts["failures"], min(done, keys_left - 1))
@@ -315,12 +320,11 @@ def _work(
             saved = time.monotonic()
             save()
             run.mark(before + counts["results"] + counts["failures"])
-        return listing.seen + listing.listed
 
     with clear_errors(), progress(run.verb, None, "images") as show, Board() as board:
         worked = _pipeline(settings, run, model, ray.put(weights), finished, board)
         try:
-            watch(worked, board, settings.stall_timeout_s, count, tell)
+            watch(worked, board, settings.stall_timeout_s, count, look)
         finally:
             teller.failures.rest()
     listing.wait(math.inf)

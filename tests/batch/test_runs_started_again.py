@@ -121,9 +121,9 @@ def test_a_listing_that_was_cut_off_goes_on_behind_its_last_shard(
     fill(photos, {f"{number}.jpg": face for number, face in enumerate(faces[:5])})
 
     def cut_off(store: Store, key: str, table: Any) -> None:
-        write(store, key, table)
-        if key.endswith("part-00001.parquet"):
+        if key.endswith("part-00002.parquet"):
             raise StorageError("the cable was pulled")
+        write(store, key, table)
 
     write, spread = inventory.write_table, run.Spread.of
     with monkeypatch.context() as patch:
@@ -133,11 +133,11 @@ def test_a_listing_that_was_cut_off_goes_on_behind_its_last_shard(
             run.classify(settings)
     assert (record(output)["state"], record(output)["error"]) == ("listing", "the cable was pulled")
     open_store(photos).delete("0.jpg")
-    fill(photos, {"00.jpg": faces[0], "2a.jpg": faces[0], "5.jpg": faces[0], "6.jpg": faces[0]})
+    fill(photos, {"00.jpg": faces[0], "3a.jpg": faces[0], "5.jpg": faces[0], "6.jpg": faces[0]})
     outcome = run.classify(settings.model_copy(update={"shard_keys": 1000}))
     assert (outcome.summary["keys"], outcome.failures) == (8, 1)
     listed = [f"{number}.jpg" for number in range(7)]  # 00.jpg lies before what had been listed
-    assert [row["key"] for row in rows(output, "results")] == [*listed[1:3], "2a.jpg", *listed[3:]]
+    assert [row["key"] for row in rows(output, "results")] == [*listed[1:4], "3a.jpg", *listed[4:]]
     assert [row["key"] for row in rows(output, "failures")] == ["0.jpg"]
     assert record(output)["inventory"]["shards"] == 4
     assert len(open_store(output).folders("runs")) == 1
