@@ -19,7 +19,7 @@ from labelling import House, fill, record, rows, wait_until
 from celebvision.batch import inventory, listing, run
 from celebvision.batch.inventory import begun, read_keys
 from celebvision.batch.listing import FollowListing, Listing
-from celebvision.batch.record import Run, find_runs, load_run
+from celebvision.batch.record import Run, find_runs, load_run, numbers_of
 from celebvision.batch.sink import finished_shards
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed
@@ -335,9 +335,8 @@ def test_a_job_that_ended_while_it_listed_and_worked_goes_on_with_both(
     (left,) = find_runs(output)
     assert (left.state, left.whole) == ("interrupted" if end == "Ctrl-C" else "failed", False)
     assert left.error == ("" if end == "Ctrl-C" else "the cable was pulled")
-    parts = {
-        left.part(number): output.stat(left.part(number)).last_modified for number in finished_shards(output, left)
-    }
+    finished = finished_shards(output, left)
+    assert finished
     written: list[str] = []
 
     def note(store: Store, key: str, table: pa.Table) -> None:
@@ -345,7 +344,10 @@ def test_a_job_that_ended_while_it_listed_and_worked_goes_on_with_both(
         write_table(store, key, table)
 
     monkeypatch.setattr(inventory, "write_table", note)
+    told: list[int] = []
+    monkeypatch.setattr(run, "numbers_of", lambda row: told.append(1) or numbers_of(row))
     outcome = run.classify(settings)
+    assert len(told) == 4 - len(finished)  # no shard is done twice
     assert sorted(written) == [left.shard(2), left.shard(3)]
     assert outcome.summary["keys"] == 12
     assert [row["key"] for row in rows(settings.output, "results")] == names
