@@ -92,7 +92,7 @@ def root_cause(error: BaseException) -> BaseException:
 
 @ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)
 class _Tally:
-    """Begins at nothing again if its process is lost: what it says is for people to look at, and decides nothing."""
+    """Begins at nothing again if its process is lost: what it says is for people to look at, or is said again."""
 
     def __init__(self) -> None:
         self.done, self.words = 0.0, ""
@@ -101,6 +101,13 @@ class _Tally:
         self.heard: dict[str, float] = {}  # when, on this process's clock
         self.figures: dict[tuple[str, tuple[tuple[str, str], ...]], float] = {}
         self.warned: list[str] = []
+        self.shards, self.whole = 0, False
+
+    def announce(self, shards: int, whole: bool) -> None:
+        self.shards, self.whole = shards, whole
+
+    def announced(self) -> tuple[int, bool]:
+        return self.shards, self.whole
 
     def warn(self, words: str) -> None:
         self.warned.append(words)
@@ -145,6 +152,15 @@ class Board:
 
     def set(self, done: float, words: str, total: float | None) -> None:
         self.tally.set.remote(done, words, total)
+
+    def announce(self, shards: int, whole: bool) -> None:
+        """So many shards of an inventory may be worked on, and whether these are all."""
+        ray.get(self.tally.announce.remote(shards, whole))
+
+    def announced(self) -> tuple[int, bool]:
+        """What `announce` said last; no shard, and not all, if nothing yet."""
+        shards, whole = ray.get(self.tally.announced.remote())
+        return int(shards), bool(whole)
 
     def warn(self, words: str) -> None:
         """Have the person who watches told, at once and once."""

@@ -1,12 +1,11 @@
-"""The listing that a run works on: Parquet shards of keys, sorted, written while the input is listed."""
+"""The inventory that a run works on: Parquet shards of keys, sorted, and what belongs into them."""
 
 from __future__ import annotations
 
 import heapq
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import groupby, islice
+import json
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 from operator import itemgetter
 
 import pyarrow as pa
@@ -29,46 +28,37 @@ SCHEMA = pa.schema(
     ]
 )
 KEY_COLUMNS = ["key", "size", "etag", "file", "row"]
-WRITERS = 4  # shards that are on their way to storage
+COUNTS = b"counts"  # in a shard's metadata: shards, keys and bytes of the inventory up to and with it
 
 
-def write_inventory(
-    settings: BatchSettings, output: Store, run: Run, earlier: list[Run], on_shard: Callable[[], None] = lambda: None
-) -> dict[str, int]:
-    """Write what is `due`, at most `shard_keys` keys a shard, and say so after each.
+def begun(output: Store, run: Run) -> tuple[dict[str, int], str]:
+    """What a listing that was cut off leaves to go on from: counts of its shards, none missing, and their last key.
 
-    Returns:
-        `shards`, `keys` and `bytes` of the inventory, and `listed`: pictures in the input, answered or not.
+    Shards behind a missing one are removed, since nobody was told of them. So are all if an earlier version wrote them,
+    which told of none before all were there.
     """
-    for stat in list(output.list(f"{run.folder}/inventory/")):  # of a listing that was cut off
-        output.delete(stat.key)
-    counts = {"shards": 0, "keys": 0, "bytes": 0, "listed": 0}
-
-    def counted(stats: Iterable[Stat]) -> Iterator[Stat]:
-        for stat in stats:
-            counts["listed"] += 1
-            yield stat
-
-    fresh = _due(settings, output, earlier, counted(pictures(settings)))
-    writing: deque[Future[None]] = deque()
-    with ThreadPoolExecutor(WRITERS, "inventory") as pool:
-        while shard := list(islice(fresh, settings.shard_keys)):
-            writing.append(pool.submit(_write, output, run.shard(counts["shards"]), shard))
-            if len(writing) >= WRITERS:
-                writing.popleft().result()
-            counts["shards"] += 1
-            counts["keys"] += len(shard)
-            counts["bytes"] += sum(stat.size for stat in shard)
-            on_shard()
-        for shard_written in writing:
-            shard_written.result()
-    return counts
+    numbers = shard_numbers(output, f"{run.folder}/inventory/")
+    there = next((at for at, number in enumerate(numbers) if number != at), len(numbers))
+    counts, key = {"shards": 0, "keys": 0, "bytes": 0}, ""
+    if there:
+        last = read_table(output, run.shard(there - 1), ["key"])
+        counts = json.loads((last.schema.metadata or {}).get(COUNTS, json.dumps(counts)))
+        key = last["key"][-1].as_py() if counts["shards"] else ""
+    for number in numbers[counts["shards"] :]:
+        output.delete(run.shard(number))
+    return counts, key
 
 
-def _write(output: Store, key: str, shard: list[Stat]) -> None:
+def write_shard(output: Store, key: str, shard: list[Stat], counts: dict[str, int]) -> None:
+    """Put a shard of the inventory, which then has these `counts`."""
     columns = [[getattr(stat, name) for stat in shard] for name in SCHEMA.names[:4]]
     columns += [[getattr(stat, name) if isinstance(stat, Row) else None for stat in shard] for name in ("file", "row")]
-    write_table(output, key, pa.table(columns, schema=SCHEMA))
+    write_table(output, key, pa.table(columns, schema=SCHEMA.with_metadata({COUNTS: json.dumps(counts)})))
+
+
+def shard_numbers(output: Store, folder: str) -> list[int]:
+    """Of the files `part-NUMBER.parquet` in this folder, sorted."""
+    return sorted(int(stat.key.rpartition("-")[2].removesuffix(".parquet")) for stat in output.list(folder))
 
 
 def read_keys(output: Store, run: Run, number: int) -> list[Key]:
@@ -82,10 +72,11 @@ def due(settings: BatchSettings, output: Store, earlier: list[Run]) -> Iterator[
     That is what none of them has answered, or what has changed since. With `retry: failures` it is instead what the
     newest run that worked on the key could not answer, as it now stands in the input.
     """
-    return _due(settings, output, earlier, pictures(settings))
+    return due_among(pictures(settings), settings, output, earlier)
 
 
-def _due(settings: BatchSettings, output: Store, earlier: list[Run], listed: Iterator[Stat]) -> Iterator[Stat]:
+def due_among(listed: Iterator[Stat], settings: BatchSettings, output: Store, earlier: list[Run]) -> Iterator[Stat]:
+    """Those of the pictures that were listed which are `due`."""
     if settings.retry == "failures":
         return _among(listed, _failed(output, earlier))
     return _without(listed, _answered(output, earlier))

@@ -1,7 +1,7 @@
 """What a run leaves in storage: its `run.json`, and where its files are.
 
 OUTPUT/runs/<run_id>/run.json
-OUTPUT/runs/<run_id>/inventory/part-00000.parquet   what it works on
+OUTPUT/runs/<run_id>/inventory/part-00000.parquet   what it works on, written while the input is listed
 OUTPUT/runs/<run_id>/parts/part-00000.parquet       rows of a finished inventory shard, until the run is done
 OUTPUT/runs/<run_id>/journal/part-00000.parquet     of stylize: the first rows of a shard that is worked on, until then
 OUTPUT/runs/<run_id>/sheet.png                      of stylize: some pictures, each beside what became of it
@@ -47,7 +47,8 @@ class Run:
     config: dict[str, Any]
     model: dict[str, str]  # name, version, weights_sha256
     code_version: str
-    inventory: dict[str, int] = field(default_factory=dict)  # shards, keys, bytes; empty until it is whole
+    inventory: dict[str, int] = field(default_factory=dict)  # shards, keys, bytes: of so much as is listed
+    whole: bool = False  # whether all of it is listed
     counts: dict[str, int] = field(default_factory=dict)  # results, uncertain ones, failures, and those by stage
     reasons: dict[str, int] = field(default_factory=dict)  # failures by stage and error, a blank between; once done
     figures: dict[str, float] = field(default_factory=dict)  # what the job told of itself, as Prometheus names it
@@ -123,6 +124,7 @@ def load_run(output: Store, run_id: str) -> Run:
     content = json.loads(output.get(f"runs/{run_id}/run.json"))
     if content.get("format") != FORMAT:
         raise JobFailed(f"{output.uri}/runs/{run_id}: format {content.get('format')!r}; this version reads {FORMAT}")
+    content.setdefault("whole", content["state"] != "listing")  # earlier versions worked on no other
     # JSON has no tuples.
     points = {name: [(seconds, what) for seconds, what in content.get(name, [])] for name in ("timeline", "slowest")}
     return Run(**content | points)

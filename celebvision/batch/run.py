@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from torch import Tensor
 from celebvision import capacity, registry, styling
 from celebvision.batch import drift
 from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, refuse_own_pictures, standing
-from celebvision.batch.inventory import write_inventory
+from celebvision.batch.listing import FollowListing, Listing
 from celebvision.batch.pipeline import DecodeShards, WorkShards
 from celebvision.batch.record import IMAGES, LEASE, SLOWEST, Run, delete_run, find_runs, new_run_id, now, numbers_of
 from celebvision.batch.sink import delete_parts, finish, finished_shards
@@ -108,30 +109,38 @@ def _worked(
     teller: Teller,
 ) -> Run:
     """The run, done; or the last one before it where there is nothing to do."""
-    if run.state == "listing" and not _list(settings, output, run, earlier, teller):
-        delete_parts(output, earlier[-1])
-        nothing = "no failure to retry" if settings.retry else "nothing new in the input since the last run"
-        say(nothing)
-        teller.stands(earlier[-1])
-        teller.told.notice = None
-        return earlier[-1]
-    with _recorded(run, output, teller) as write:
+    run.config = run.config or settings.model_dump(mode="json")
+    on_shard = teller.told.moved
+    with _recorded(run, output, teller) as write, Listing(settings, output, run, earlier, check, on_shard) as listing:
 
         def save() -> None:
             check()
+            run.inventory, run.whole = listing.stands()
             write()
 
-        _work(settings, output, run, model, weights, save, teller)
-        check()
-        run.counts, run.reasons, run.distributions = finish(output, run)
-        if isinstance(settings, StylizeSettings):
-            put_sheet(settings, output, run)
-            run.losses = put_losses(output, run)
-        run.drift = drift.since_last(run, find_runs(output))
-        check()
-        run.state = "done"
-    delete_parts(output, run)
-    return run
+        listing.wait(shards=1)
+        if listing.counts["keys"]:
+            _work(settings, output, run, model, weights, listing, save, teller)
+            check()
+            run.counts, run.reasons, run.distributions = finish(output, run)
+            if isinstance(settings, StylizeSettings):
+                put_sheet(settings, output, run)
+                run.losses = put_losses(output, run)
+            run.drift = drift.since_last(run, find_runs(output))
+            check()
+            run.state = "done"
+    if run.state == "done":
+        delete_parts(output, run)
+        return run
+    delete_run(output, run)
+    if not listing.listed:
+        endings = ", ".join(settings.suffixes) or "any name"
+        raise JobFailed(f"{settings.input}: holds no picture (key that ends in {endings})")
+    delete_parts(output, earlier[-1])
+    say("no failure to retry" if settings.retry else "nothing new in the input since the last run")
+    teller.stands(earlier[-1])
+    teller.told.notice = None
+    return earlier[-1]
 
 
 def words_of(settings: BatchSettings) -> str:
@@ -197,12 +206,13 @@ class Spread:
     decoder_cpus: float
 
     @classmethod
-    def of(cls, settings: BatchSettings, shards: int) -> Spread:
+    def of(cls, settings: BatchSettings, shards: float) -> Spread:
         most = capacity.most()  # a cluster without workers grows to that when it is asked
         gpus, cpus = (int(most.get(kind, 0)) for kind in ("GPU", "CPU"))
         split = settings.split_stages if isinstance(settings, ClassifySettings) else False
         apart = bool(gpus) if split is None else split
-        actors = min(settings.max_actors or gpus * ACTORS_A_GPU or (cpus // 2 if apart else cpus) or 1, shards)
+        actors = settings.max_actors or gpus * ACTORS_A_GPU or (cpus // 2 if apart else cpus) or 1
+        actors = int(min(actors, shards))
         actor_cpus, decoder_cpus = (1 / ACTORS_A_GPU, 1.0) if gpus else (ACTOR_CPUS, DECODE_CPUS)
         if not (apart or gpus) and cpus > ray.cluster_resources().get("CPU", 0):
             actor_cpus = ACTOR_CPUS_TO_COME
@@ -236,26 +246,6 @@ def new_run(settings: BatchSettings, model: ModelVersion, words: str) -> Run:
     )
 
 
-def _list(settings: BatchSettings, output: Store, run: Run, earlier: list[Run], teller: Teller) -> bool:
-    """Write the inventory, anew if it was cut off. False if there is nothing to do; then nothing is left of the run.
-
-    Raises:
-        JobFailed: the input holds no picture at all.
-    """
-    run.config = settings.model_dump(mode="json")
-    with _recorded(run, output, teller):
-        counts = write_inventory(settings, output, run, earlier, teller.told.moved)
-        listed = counts.pop("listed")
-        if counts["keys"]:
-            run.inventory, run.state = counts, "running"
-            return True
-    delete_run(output, run)
-    if not listed:
-        endings = ", ".join(settings.suffixes) or "any name"
-        raise JobFailed(f"{settings.input}: holds no picture (key that ends in {endings})")
-    return False
-
-
 @contextmanager
 def _recorded(run: Run, output: Store, teller: Teller) -> Iterator[Callable[[], None]]:
     """Whatever happens, `run.json` tells it: how the state stands and how long it took. Gives what writes it."""
@@ -287,17 +277,19 @@ def _work(
     run: Run,
     model: ModelVersion,
     weights: dict[str, Tensor],
+    listing: Listing,
     save: Callable[[], None],
     teller: Teller,
 ) -> None:
-    """Have every shard worked on that has no rows yet."""
+    """Have every shard worked on that has no rows yet, and those that are listed meanwhile."""
     finished = finished_shards(output, run)
-    left = [number for number in range(run.inventory["shards"]) if number not in finished]
-    if not left:
+    listing.wait(shards=len(finished) + Spread.of(settings, math.inf).actors)
+    run.state = "running"
+    save()
+    if run.whole and finished.issuperset(range(run.inventory["shards"])):
         return
     shard_keys = run.config["shard_keys"]  # in each shard but the last
-    keys_left = sum(min(shard_keys, run.inventory["keys"] - number * shard_keys) for number in left)
-    before = run.inventory["keys"] - keys_left
+    before = sum(min(shard_keys, run.inventory["keys"] - number * shard_keys) for number in finished)
     counts: Counter[str] = Counter(shards=len(finished))
     shown, saved = 0.0, time.monotonic()
 
@@ -306,15 +298,24 @@ def _work(
         counts.update(of_shard + Counter(shards=1))
         run.counts = dict(counts)
         run.slowest = nlargest(SLOWEST, [*run.slowest, *((seconds, key) for seconds, key in measured.slowest)])
-        teller.shard(of_shard, measured, run.inventory["shards"] - counts["shards"])
+        teller.shard(of_shard, measured, listing.counts["shards"] - counts["shards"])
         tell(0.0)
+
+    def look(done: float) -> float:
+        inventory, whole = listing.stands()
+        board.announce(inventory["shards"], whole)
+        tell(done)
+        return listing.seen + listing.listed
 
     def tell(done: float) -> None:
         nonlocal shown, saved
+        inventory, whole = listing.stands()
+        keys_left = inventory["keys"] - before
         # The board is ahead of the rows, and counts twice what a lost worker had done.
         shown = max(shown, counts["results"] + counts["failures"], min(done, keys_left - 1))
-        show(shown, f"{counts['failures']} failed")
-        teller.told.done(shown, keys_left)
+        total, words = (keys_left, "") if whole else (None, f", {inventory['keys']} listed so far")
+        show(shown, f"{counts['failures']} failed{words}", total)
+        teller.told.done(shown, total)
         if done:  # as the watchdog sees it, now and then
             teller.workers(board.workers())
         if time.monotonic() - saved > SAVE_INTERVAL_S:
@@ -322,22 +323,31 @@ def _work(
             save()
             run.mark(before + counts["results"] + counts["failures"])
 
-    with clear_errors(), progress(run.verb, keys_left, "images") as show, Board() as board:
-        worked = _pipeline(settings, run, model, ray.put(weights), left, board)
+    with clear_errors(), progress(run.verb, None, "images") as show, Board() as board:
+        worked = _pipeline(settings, run, model, ray.put(weights), finished, board)
         try:
-            watch(worked, board, settings.stall_timeout_s, count, tell)
+            watch(worked, board, settings.stall_timeout_s, count, look)
         finally:
             teller.failures.rest()
+    listing.wait(math.inf)
     save()
     run.mark(before + counts["results"] + counts["failures"])
 
 
 def _pipeline(
-    settings: BatchSettings, run: Run, model: ModelVersion, weights: ray.ObjectRef, left: list[int], board: Board
+    settings: BatchSettings, run: Run, model: ModelVersion, weights: ray.ObjectRef, finished: set[int], board: Board
 ) -> ray.data.Dataset:
-    """The shards that are left, each on its way to its part."""
-    spread = Spread.of(settings, len(left))
-    shards = ray.data.from_items([{"shard": number} for number in left], override_num_blocks=len(left))
+    """The shards that are not finished, each on its way to its part."""
+    spread = Spread.of(settings, run.inventory["shards"] - len(finished))
+    shards = ray.data.from_items([{"follows": True}], override_num_blocks=1)
+    shards.context.target_max_block_size = 1  # a block for each number, as soon as it is given
+    shards = shards.map_batches(
+        FollowListing(board, finished),
+        batch_size=1,
+        batch_format="pyarrow",
+        num_cpus=0,  # it waits; and what has other num_cpus than the next one is a stage of its own
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
+    )
     if spread.apart:
         shards = shards.map_batches(
             DecodeShards(settings, run, Preprocessing.from_json(model.preprocessing), board),

@@ -84,7 +84,7 @@ def _row(run: Run, held: str | None) -> dict[str, Any]:
         "uncertain": run.counts.get("results_uncertain"),
         "failures": failures,
         "images_per_s": round(rate, 1),
-        "eta_s": round(left / rate) if state == "running" and rate else None,
+        "eta_s": round(left / rate) if state == "running" and rate and run.whole else None,
         "updated": f"{_age_s(run.updated):.0f} s ago",
         "cost_usd": run.figures.get("celebvision_cost_usd"),
         "error": run.error,

@@ -14,6 +14,7 @@ import ray
 from numpy.typing import NDArray
 
 from celebvision.batch.drift import Distributions, distributions_of, positives_of, summed
+from celebvision.batch.inventory import shard_numbers
 from celebvision.batch.record import FAILURE_FIELDS, IMAGES, UNCERTAIN, Run
 from celebvision.job import JobFailed
 from celebvision.ray_session import clear_errors
@@ -27,8 +28,7 @@ FAILURE_COLUMNS = ["key", "etag", *NOT_IN_RESULTS, "model", "model_version", "ru
 
 def finished_shards(output: Store, run: Run) -> set[int]:
     """Numbers of the inventory shards whose rows are written."""
-    parts = (stat.key for stat in output.list(f"{run.folder}/parts/"))
-    return {int(key.rpartition("-")[2].removesuffix(".parquet")) for key in parts}
+    return set(shard_numbers(output, f"{run.folder}/parts/"))
 
 
 def finish(output: Store, run: Run) -> tuple[dict[str, int], dict[str, int], Distributions]:

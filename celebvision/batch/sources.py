@@ -6,7 +6,7 @@ import fnmatch
 import io
 import re
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,8 +33,10 @@ class Row(Stat):
     row: int
 
 
-def pictures(settings: BatchSettings) -> Iterator[Stat]:
+def pictures(settings: BatchSettings, through: Callable[[Iterator[Stat]], Iterator[Stat]] = iter) -> Generator[Stat]:
     """What the input holds for this job, answered or not, each once and sorted by key.
+
+    All that is listed goes `through` that, wanted or not.
 
     Objects with a wanted suffix that every filter lets through. Where there is none of them but there are Parquet files
     with a binary column `image`, as `ingest` writes them, their rows, each a `Row`; filters then hold for the files.
@@ -47,7 +49,7 @@ def pictures(settings: BatchSettings) -> Iterator[Stat]:
     wanted = _filter(settings)
     files: list[Stat] = []
     mixed = False
-    for stat in _listed(settings):
+    for stat in through(_listed(settings)):
         name = stat.key.lower()
         if not wanted(stat):
             continue

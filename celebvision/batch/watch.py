@@ -22,14 +22,16 @@ def watch(
     board: Board,
     stall_timeout_s: float,
     on_row: Callable[[dict[str, Any]], None],
-    on_tick: Callable[[float], None],
+    on_tick: Callable[[float], float],
 ) -> None:
     """Run the dataset: `on_row` gets every row, and `on_tick` twice a second what the board says is done.
+
+    `on_tick` gives a number that changes as long as something else moves.
 
     To be called in the main thread, since only that can be woken from its wait for a row: by a signal, as Ctrl-C is.
 
     Raises:
-        JobFailed: neither a row came nor did the board move for `stall_timeout_s`; says what waits for what.
+        JobFailed: for `stall_timeout_s` no row came and nothing else moved; says what waits for what.
         Exception: what `on_row` or `on_tick` raised.
     """
     watchdog = _Watchdog(board, stall_timeout_s, on_tick)
@@ -48,7 +50,7 @@ def watch(
 class _Watchdog:
     """A thread that looks after the main one, and interrupts it for a reason."""
 
-    def __init__(self, board: Board, stall_timeout_s: float, on_tick: Callable[[float], None]) -> None:
+    def __init__(self, board: Board, stall_timeout_s: float, on_tick: Callable[[float], float]) -> None:
         self.board, self.stall_timeout_s, self.on_tick = board, stall_timeout_s, on_tick
         self.moved, self.reason = time.monotonic(), None
         self.ended, self.thread = threading.Event(), threading.Thread(target=self._look, name="watchdog", daemon=True)
@@ -63,13 +65,13 @@ class _Watchdog:
         self.thread.join()
 
     def _look(self) -> None:
-        before = 0.0
+        before = (0.0, 0.0)
         while not self.ended.wait(LOOK_S):
             try:
                 done = self.board.done()
-                self.moved = time.monotonic() if done != before else self.moved
-                before = done
-                self.on_tick(done)
+                stands = (done, self.on_tick(done))
+                self.moved = time.monotonic() if stands != before else self.moved
+                before = stands
                 if time.monotonic() - self.moved > self.stall_timeout_s:
                     raise JobFailed(_standstill(self.board, self.stall_timeout_s))
             except Exception as error:  # noqa: BLE001 - the main thread raises it

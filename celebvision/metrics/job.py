@@ -48,8 +48,11 @@ class Telling:
         if self.around is not None:
             self.around.moved()
 
-    def done(self, done: float, total: float) -> None:
-        """So many images of `total` are done: tells rate, what remains, time left, and the cost so far."""
+    def done(self, done: float, total: float | None) -> None:
+        """So many images of `total` are done: tells rate, what remains, time left, and the cost so far.
+
+        None: nobody knows yet of how many, so neither what remains nor time left is told.
+        """
         now = time.monotonic()
         if not self.marks or done != self.marks[-1][1]:
             self.marks.append((now, done))
@@ -59,8 +62,9 @@ class Telling:
         (since, first), (_, last) = self.marks[0], self.marks[-1]
         rate = (last - first) / (now - since) if now > since else 0.0
         self.figures.set(names.RATE, rate)
-        self.figures.set(names.REMAINING, total - done)
-        if rate:
+        if total is not None:
+            self.figures.set(names.REMAINING, total - done)
+        if total is not None and rate:
             self.figures.set(names.ETA, (total - done) / rate)
         if self.price is not None:
             self.meter = self.meter or Meter(self.price)

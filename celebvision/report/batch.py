@@ -78,7 +78,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("model", f"{run.model['name']}@{run.model['version']}"),
         ("SHA-256 of its weights", run.model["weights_sha256"]),
         ("version of the code", run.code_version),
-        ("images", f"{run.inventory['keys']:,}" if run.inventory else "not listed yet"),
+        ("images", _listed(run)),
         ("results", f"{counts.get('results', 0):,}"),
         ("failures", f"{counts.get('failures', 0):,}"),
         ("time of work", duration(run.seconds)),
@@ -99,6 +99,12 @@ def _facts(run: Run) -> list[tuple[str, str]]:
     if retry := run.retry:
         facts.append(("done again", retry))
     return facts
+
+
+def _listed(run: Run) -> str:
+    if not run.inventory:
+        return "not listed yet"
+    return f"{run.inventory['keys']:,}" + ("" if run.whole else " so far")
 
 
 def _stages(run: Run) -> list[tuple[str, float, float]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from labelling import House, Ran, command, everything, fill, published, record, rows
@@ -21,7 +22,7 @@ from celebvision.batch.pipeline import work_of
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed
 from celebvision.registry import load_state, promote
-from celebvision.storage import open_store
+from celebvision.storage import Store, open_store, write_table
 from celebvision.storage.client import client
 
 ODD = ("a b%20.jpg", "a#b?c=d&e.JPG", "😀.jpg", "../up.jpg", "a/../b.jpg", "//twice//.jpg", "k" * 996 + ".jpg")
@@ -55,13 +56,13 @@ def labelled(ray_cluster: None, faces: list[bytes], tmp_path_factory: pytest.Tem
     words = ["classify", "--input", here, "--output", f"{here}/labels", "--registry", registry, "--model", "cnn"]
     words += ["--shard_keys", "5", "--batch_size", "4", "--max_pixels", "1000000", "--max_bytes", "200000", "--json"]
 
-    def list_and_lose_one(*arguments: Any) -> dict[str, int]:
-        counts = inventory.write_inventory(*arguments)
-        open_store(here).delete("gone.jpg")
-        return counts
+    def list_and_lose_one(store: Store, key: str, table: pa.Table) -> None:
+        if "gone.jpg" in table["key"].to_pylist():
+            open_store(here).delete("gone.jpg")
+        write_table(store, key, table)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run, "write_inventory", list_and_lose_one)
+        patch.setattr(inventory, "write_table", list_and_lose_one)
         return Ran(here, f"{here}/labels", sorted(good), version, words, *command([*words, "--max_failures", "5"]))
 
 

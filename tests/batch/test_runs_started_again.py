@@ -1,6 +1,8 @@
 """Runs that are started again: they go on, do nothing twice, and take what is new, changed or failed."""
 
+import signal
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from celebvision.batch.pipeline import refuse_if_storage_is_at_fault
 from celebvision.config import ClassifySettings
 from celebvision.job import JobFailed, Outcome
 from celebvision.registry import Damaged, promote
-from celebvision.storage import Store, open_store
+from celebvision.storage import StorageError, Store, open_store
 
 
 @pytest.mark.usefixtures("on_ray")
@@ -111,7 +113,7 @@ def test_a_shard_fails_for_the_storage_not_for_a_picture_or_two(
 
 
 @pytest.mark.usefixtures("on_ray")
-def test_a_listing_that_was_cut_off_is_done_anew(
+def test_a_listing_that_was_cut_off_goes_on_behind_its_last_shard(
     house: House, faces: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, output = str(tmp_path / "photos"), str(tmp_path / "labels")
@@ -119,22 +121,26 @@ def test_a_listing_that_was_cut_off_is_done_anew(
     fill(photos, {f"{number}.jpg": face for number, face in enumerate(faces[:5])})
 
     def cut_off(store: Store, key: str, table: Any) -> None:
+        if key.endswith("part-00002.parquet"):
+            raise StorageError("the cable was pulled")
         write(store, key, table)
-        if key.endswith("part-00001.parquet"):
-            raise KeyboardInterrupt
 
-    write = inventory.write_table
+    write, spread = inventory.write_table, run.Spread.of
     with monkeypatch.context() as patch:
         patch.setattr(inventory, "write_table", cut_off)
-        with pytest.raises(KeyboardInterrupt):
+        patch.setattr(run.Spread, "of", lambda settings, shards: replace(spread(settings, shards), actors=9))
+        with pytest.raises(StorageError, match="the cable was pulled"):
             run.classify(settings)
-    assert record(output)["state"] == "listing"
-    for gone in ("0.jpg", "1.jpg"):
-        open_store(photos).delete(gone)
+    assert (record(output)["state"], record(output)["error"]) == ("listing", "the cable was pulled")
+    open_store(photos).delete("0.jpg")
+    fill(photos, {"00.jpg": faces[0], "3a.jpg": faces[0], "5.jpg": faces[0], "6.jpg": faces[0]})
     outcome = run.classify(settings.model_copy(update={"shard_keys": 1000}))
-    assert outcome.summary["keys"] == 3
-    assert [row["key"] for row in rows(output, "results")] == ["2.jpg", "3.jpg", "4.jpg"]
-    assert record(output)["inventory"]["shards"] == len(open_store(output).folders("runs")) == 1
+    assert (outcome.summary["keys"], outcome.failures) == (8, 1)
+    listed = [f"{number}.jpg" for number in range(7)]  # 00.jpg lies before what had been listed
+    assert [row["key"] for row in rows(output, "results")] == [*listed[1:4], "3a.jpg", *listed[4:]]
+    assert [row["key"] for row in rows(output, "failures")] == ["0.jpg"]
+    assert record(output)["inventory"]["shards"] == 4
+    assert len(open_store(output).folders("runs")) == 1
 
 
 @pytest.mark.usefixtures("s3_endpoint")
@@ -148,21 +154,22 @@ def test_an_empty_input_is_refused_and_leaves_nothing(house: House, tmp_path: Pa
         assert everything(open_store(output)) == {}
 
 
-def test_a_listing_cut_off_and_then_found_empty_leaves_nothing(
+def test_a_listing_cut_off_before_its_first_shard_and_then_found_empty_leaves_nothing(
     house: House, faces: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photos, output = str(tmp_path / "photos"), str(tmp_path / "labels")
     settings = ClassifySettings(input=photos, output=output, model="cnn", registry=house.registry)
     fill(photos, {"a.jpg": faces[0]})
 
-    def cut_off(*arguments: Any) -> dict[str, int]:
-        inventory.write_inventory(*arguments)
-        raise KeyboardInterrupt
+    def cut_off(*arguments: Any) -> None:
+        signal.raise_signal(signal.SIGINT)
+        raise StorageError("the cable was pulled")
 
     with monkeypatch.context() as patch:
-        patch.setattr(run, "write_inventory", cut_off)
+        patch.setattr(inventory, "write_table", cut_off)
         with pytest.raises(KeyboardInterrupt):
             run.classify(settings)
+    assert record(output)["state"] == "listing"
     open_store(photos).delete("a.jpg")
     with pytest.raises(JobFailed, match="holds no picture"):
         run.classify(settings)

@@ -1,6 +1,7 @@
 """What a worker leaves that begins a shard again, and the sheet of a run."""
 
 import io
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from PIL import Image
 
 from celebvision import ray_session
 from celebvision.batch import draw, gallery, pipeline, run
-from celebvision.batch.inventory import write_inventory
+from celebvision.batch.listing import Listing
 from celebvision.batch.pipeline import WorkShards
 from celebvision.batch.record import Run
 from celebvision.config import StylizeSettings
@@ -35,7 +36,8 @@ def worker_for(
     made = replace(run.new_run(settings, style.first, "words"), run_id="run")
     output = open_store(settings.output)
     if not list(output.list(f"{made.folder}/inventory/")):
-        write_inventory(settings, output, made, [])
+        with Listing(settings, output, made, []) as listing:
+            listing.wait(math.inf)
     weights = ray.put(load_state(style.registry, style.first))
     worker = WorkShards(settings, made, style.first, weights, ray_session.Board())
     names: list[str] = []

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from PIL import Image
 
 from celebvision import ray_session
 from celebvision.batch import run
-from celebvision.batch.inventory import write_inventory
+from celebvision.batch.listing import Listing
 from celebvision.batch.pipeline import WorkShards
 from celebvision.celeba.face import draw_face
 from celebvision.config import StylizeSettings, WordsError, parse
@@ -182,7 +183,8 @@ class Worker:
         made = replace(run.new_run(settings, model, "words"), run_id="run")
         self.output = open_store(settings.output)
         if not list(self.output.list(f"{made.folder}/inventory/")):
-            write_inventory(settings, self.output, made, [])
+            with Listing(settings, self.output, made, []) as listing:
+                listing.wait(math.inf)
         self.shards = WorkShards(settings, made, model, ray.put(tensors), ray_session.Board())
         self.put: list[str] = []
         self.drawn = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, overload
 
-from celebvision.batch.inventory import write_inventory
+from celebvision.batch.listing import Listing
 from celebvision.batch.record import Run
 from celebvision.config import ClassifySettings
 from celebvision.storage import open_store, s3
@@ -70,10 +71,11 @@ def main() -> None:
     settings = ClassifySettings(input="s3://made", output=given.output, model="cnn", registry=given.output)
     run = Run("scale", "classify", "listing", "", {}, {}, "")
     started = time.monotonic()
-    counts = write_inventory(settings, open_store(given.output), run, [])
+    with Listing(settings, open_store(given.output), run, []) as listing:
+        listing.wait(math.inf)
     seconds = time.monotonic() - started
-    if counts["keys"] != given.keys:
-        raise RuntimeError(f"{counts['keys']} keys in the inventory of {given.keys}")
+    if listing.counts["keys"] != given.keys:
+        raise RuntimeError(f"{listing.counts['keys']} keys in the inventory of {given.keys}")
     status = Path(
         "/proc/self/status"
     ).read_text()  # getrusage would tell of the process too that this one was forked from

@@ -1,14 +1,16 @@
 """Any process of a job may be killed at any moment: no key is lost or doubled, and no bytes differ."""
 
+import json
 import random
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from faults.cluster import cluster
 from faults.command import END_S, Marked, kill, parts, wait_for_a_moment_in_the_middle, wait_until
-from faults.conftest import Exact, House, Start
+from faults.conftest import SHARD_KEYS, Exact, House, Start
 
 ACTOR = "WorkShards"  # in the title of each process that holds a network
 AGENTS = ("ray::DashboardAgent", "ray::RuntimeEnvAgent")  # no workers: a node ends with either of its two agents
@@ -85,6 +87,30 @@ def test_a_killed_driver_loses_no_key_when_the_command_is_given_again(
         with start(house.words(output)) as again:
             assert again.status() == 0, again.stderr
     exactly_once(f"SIGKILL of the {kind}", output)
+
+
+def test_a_driver_killed_while_it_lists_and_works_loses_no_key_and_goes_on_with_both(
+    house: House, start: Start, exactly_once: Exact, draw: random.Random, tmp_path: Path
+) -> None:
+    output, pictures = tmp_path / "labels", len(house.keys)
+    behind = draw.randint(2 * SHARD_KEYS, pictures // 2)
+    slowly = [sys.executable, str(Path(__file__).with_name("slow_lister.py")), "0.1", str(behind)]
+    words = house.words(output)[1:]
+    with start([*slowly, *words]) as killed:
+        done = draw.randint(1, behind // SHARD_KEYS - 1)
+        wait_until(lambda: parts(output) >= done or killed.ended(), f"no {done} parts came: {killed.stderr}", END_S)
+        assert not killed.ended(), f"it was over before it was disturbed: {killed.stderr}"
+        kill([killed.process.pid])
+        assert killed.status() != 0
+    (record,) = output.glob("runs/*/run.json")
+    assert json.loads(record.read_text())["state"] == "running"
+    listed = list(output.glob("runs/*/inventory/*.parquet"))
+    assert parts(output) <= len(listed) < house.shards, "all was listed when it was killed: this shows nothing"
+    before = {path: path.stat().st_mtime_ns for path in listed}
+    with start(house.words(output)) as again:
+        assert again.status() == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in before} == before, "what was listed was listed again"
+    exactly_once("SIGKILL of the driver while it lists", output)
 
 
 def test_a_lost_node_loses_no_key(
