@@ -64,21 +64,20 @@ class Listing:
             self.thread.join(STOP_S)
 
     def stands(self) -> tuple[dict[str, int], bool]:
-        """Shards that are there, their keys and bytes; and whether they are all.
-
-        Raises:
-            Exception: what ended the listing.
-        """
+        """Shards that are there, their keys and bytes; and whether they are all."""
         with self.changed:
-            if self.error is not None:
-                raise self.error
             return self.counts, self.whole
 
+    def refuse_if_it_failed(self) -> None:
+        """Raises what ended the listing before its time."""
+        if self.error is not None:
+            raise self.error
+
     def wait(self, shards: float) -> None:
-        """Until so many shards are there, or all. Raises as `stands`."""
+        """Until so many shards are there, or all. Raises as `refuse_if_it_failed`."""
         with self.changed:
             self.changed.wait_for(lambda: self.whole or self.error or self.counts["shards"] >= shards)
-        self.stands()
+        self.refuse_if_it_failed()
 
     def _list(self) -> None:
         try:
@@ -86,7 +85,7 @@ class Listing:
             with self.changed:
                 self.whole = True
                 self.changed.notify_all()
-        except Exception as error:  # noqa: BLE001 - who asks how it stands raises it
+        except Exception as error:  # noqa: BLE001 - the driver raises it
             with self.changed:
                 self.error = error
                 self.changed.notify_all()

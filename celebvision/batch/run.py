@@ -302,6 +302,7 @@ def _work(
         tell(0.0)
 
     def look(done: float) -> float:
+        listing.refuse_if_it_failed()
         inventory, whole = listing.stands()
         board.announce(inventory["shards"], whole)
         tell(done)

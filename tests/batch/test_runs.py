@@ -21,7 +21,8 @@ def output(bucket: str) -> Store:
 def save(output: Store, run_id: str, state: str, **others: object) -> None:
     model = {"name": "cnn", "version": "1", "weights_sha256": ""}
     words = {"verb": "classify", "created": "", "config": {}, "model": model, "code_version": ""}
-    Run(run_id=run_id, state=state, inventory={"keys": 100}, **words, **others).save(output)  # type: ignore
+    words |= {"inventory": {"keys": 100}, "whole": True}
+    Run(run_id=run_id, state=state, **words | others).save(output)  # type: ignore
 
 
 def shown(output: Store) -> list[dict[str, object]]:
@@ -40,6 +41,14 @@ def test_every_run_is_shown_with_its_state_counts_rate_and_eta(output: Store) ->
     assert (done["images_per_s"], done["eta_s"]) == (2.0, None)
     assert (running["state"], running["verb"], running["images_per_s"]) == ("running", "classify --retry failures", 2.0)
     assert running["eta_s"] == 40  # 80 keys at 2 a second
+
+
+def test_while_the_rest_is_listed_the_keys_so_far_are_shown_and_no_time_that_is_left(output: Store) -> None:
+    save(output, "1-words", "running", whole=False, counts={"results": 19, "failures": 1}, seconds=10.0)
+    with lease(output, LEASE):
+        (running,) = shown(output)
+    assert (running["state"], running["keys"], running["images_per_s"]) == ("running", 100, 2.0)
+    assert running["eta_s"] is None
 
 
 def test_a_run_that_nobody_works_on_is_shown_as_stopped(output: Store) -> None:

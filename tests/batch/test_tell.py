@@ -45,6 +45,15 @@ def test_a_key_passes_the_stages_before_the_one_it_fails_in() -> None:
     assert (value(names.FILL), value(names.BUSY), value(names.QUEUE)) == (0.75, 0.25, 7)
 
 
+def test_while_nobody_knows_of_how_many_there_is_a_rate_and_no_time_left() -> None:
+    told = teller()
+    told.told.done(10, None)
+    value = told.figures.value
+    assert (value(names.RATE), value(names.REMAINING), value(names.ETA)) == (0, None, None)
+    told.told.done(10, 30)
+    assert value(names.REMAINING) == 20
+
+
 def test_in_the_end_the_figures_are_the_whole_runs_whoever_did_its_shards() -> None:
     told = teller()
     told.shard({"results": 10}, Measured(), left=1)

@@ -173,6 +173,13 @@ def test_a_run_that_is_not_done_says_how_it_goes_on(classified: Ran, tmp_path: P
     assert "rate over time" in seen.alts
 
 
+def test_a_run_that_lists_yet_says_how_many_images_so_far(classified: Ran, tmp_path: Path) -> None:
+    content = json.loads((Path(classified.folder) / "run.json").read_text())
+    content |= {"state": "interrupted", "whole": False, "inventory": {"shards": 3, "keys": 3000, "bytes": 9}}
+    fill(str(tmp_path), {f"runs/{classified.run_id}/run.json": json.dumps(content).encode()})
+    assert "3,000 so far" in Ran(str(tmp_path), classified.run_id).page().words
+
+
 def test_a_run_of_stylize_shows_pictures_beside_what_was_drawn(ray_cluster: None, tmp_path: Path) -> None:
     photos, models, output = (str(tmp_path / name) for name in ("photos", "models", "drawn"))
     fill(photos, dict(list(PICTURES.items())[:6]))
