@@ -1,17 +1,18 @@
 """`classify --uncertain_below`: what the network is not sure of is called so, and nothing else changes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 from labelling import House, command, fill, record, rows
 
-from celebvision.batch.label import Labelling
-from celebvision.batch.pipeline import work_of
-from celebvision.batch.run import new_run, words_of
+from celebvision.batch.label import Labelling, Photo
+from celebvision.batch.run import words_of
 from celebvision.config import ClassifySettings, PlanSettings, StylizeSettings, WordsError, parse
-from celebvision.registry import load_state
+from celebvision.registry import assemble, load_state
 
 PLACES = {"input": "s3://photos", "output": "s3://labels", "registry": "s3://models"}
 
@@ -50,18 +51,21 @@ def test_labels_under_the_word_are_uncertain_and_counted_and_the_rest_is_as_it_w
 def test_of_several_targets_each_is_uncertain_by_itself(house: House, tmp_path: Path) -> None:
     here = str(tmp_path)
     settings = ClassifySettings(input=here, output=here, model="cnn", registry=house.registry, uncertain_below=0.8)
-    run = new_run(settings, house.first, "words")
-    work = work_of(settings, run, house.first, load_state(house.registry, house.first))
-    assert isinstance(work, Labelling)
-    house.first.targets.append("Young")
-    house.first.classes["Young"] = ("not_young", "young")
-    assert work._labels([0.25, 0.125]) == {
+    classes = house.first.classes | {"Young": ("not_young", "young")}
+    model = replace(house.first, targets=["Male", "Young"], classes=classes)
+    work = Labelling(settings, model, assemble(house.first, load_state(house.registry, house.first)), "cpu")
+    photo = Photo(np.zeros((109, 89, 3), np.uint8), 178, 218, 999)
+    assert work._answer(photo, [0.25, 0.125], 0.5) == {
         "label_Male": "uncertain",
         "probability_Male": 0.75,
         "positive_Male": 0.25,
         "label_Young": "not_young",
         "probability_Young": 0.875,
         "positive_Young": 0.125,
+        "width": 178,
+        "height": 218,
+        "bytes": 999,
+        "brightness": 0.5,
     }
 
 
