@@ -18,6 +18,17 @@ def test_every_table_has_its_place_and_every_place_a_table() -> None:
     assert {place[1] for place in tables.PLACE.findall(text)} == set(tables.TABLES)
 
 
+def test_what_was_measured_beside_a_gpu_fills_its_own_tables_too() -> None:
+    text = (kept.DOCS / "performance.md").read_text()
+    (parts,) = [result for result in kept.figures() if "parts" in result]
+    (gpu,) = [result for result in kept.figures() if "gpu" in result]
+    both = gpu | {"parts": {"one": 1.0}}
+    filled = tables.filled(text, [both])
+    assert "| `one` | 1 |" in filled
+    assert filled.count("NVIDIA H200") == 2  # of the machine, and of the GPU
+    assert tables.filled(text, [parts, gpu]).count("NVIDIA H200") == 1
+
+
 def test_a_figure_that_doubled_is_better_or_worse_by_what_it_is() -> None:
     (memory,) = [result for result in kept.figures() if "memory" in result]
     now: dict[str, Any] = copy.deepcopy(memory)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Callable, Generator, Iterator
-from itertools import islice
+from itertools import chain, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -49,23 +49,19 @@ class Labelling:
         self.uncertain_below = (settings.uncertain_below if isinstance(settings, ClassifySettings) else None) or 0.0
         self.classifier = Classifier(network, tuple(model.targets), device, settings.batch_size)
         self.fetcher = fetcher(settings, self.classifier.preprocessing)
-        # Of each target: the columns of its label, its probability, and its second class's; and its classes.
-        names = ("label", "probability", POSITIVE)
+        suffixes = ["" if len(model.targets) == 1 else f"_{target}" for target in model.targets]
+        # Of each target: the columns of its label, of that one's probability, and of its second class's; its classes.
         self.targets = [
-            ([name if len(model.targets) == 1 else f"{name}_{target}" for name in names], model.classes[target])
-            for target in model.targets
+            (f"label{suffix}", f"probability{suffix}", f"{POSITIVE}{suffix}", model.classes[target])
+            for suffix, target in zip(suffixes, model.targets, strict=True)
         ]
         self.fields = [
-            *(
-                of_one
-                for (label, sure, _), _ in self.targets
-                for of_one in ((label, pa.string()), (sure, pa.float32()))
-            ),
+            *chain.from_iterable(((label, pa.string()), (sure, pa.float32())) for label, sure, _, _ in self.targets),
             ("width", pa.int32()),
             ("height", pa.int32()),
             ("bytes", pa.int64()),
             ("brightness", pa.float32()),
-            *((positive, pa.float32()) for (_, _, positive), _ in self.targets),
+            *((second, pa.float32()) for _, _, second, _ in self.targets),
         ]
         size = self.classifier.preprocessing
         shape = settings.batch_size, size.height, size.width, 3
@@ -121,10 +117,10 @@ class Labelling:
 
     def _answer(self, photo: Photo, probabilities: list[float], bright: float) -> Answer:
         answer: dict[str, str | float] = {}
-        for (names, classes), positive in zip(self.targets, probabilities, strict=True):
+        for (label, sure, second, classes), positive in zip(self.targets, probabilities, strict=True):
             probability = max(positive, 1 - positive)
-            answer[names[0]] = UNCERTAIN if probability < self.uncertain_below else classes[positive > 0.5]
-            answer[names[1]], answer[names[2]] = probability, positive
+            answer[label] = UNCERTAIN if probability < self.uncertain_below else classes[positive > 0.5]
+            answer[sure], answer[second] = probability, positive
         _, answer["width"], answer["height"], answer["bytes"] = photo
         answer["brightness"] = bright
         return answer

@@ -59,7 +59,8 @@ def main() -> None:
         "tune": lambda: {"sets": tune(words)},
     }
     figures: dict[str, Any] = {"command": command(words), "machine": machine()}
-    for name in [name for name in measures if name != "tune"] if words.word == "all" else [words.word]:
+    left_out = {"tune"} if torch.cuda.is_available() else {"tune", "gpu"}
+    for name in [name for name in measures if name not in left_out] if words.word == "all" else [words.word]:
         figures |= measures[name]()
     print(json.dumps(figures))
 
@@ -81,6 +82,8 @@ def settings() -> argparse.Namespace:
     given = words.parse_args()
     if given.word == "compare" and not given.results:
         words.error("compare: name what a run printed")
+    if given.word == "gpu" and not torch.cuda.is_available():
+        words.error("gpu: there is none here")
     if unknown := set(given.peers) - set(PEERS):
         words.error(f"no such peers: {', '.join(sorted(unknown))}; there are {', '.join(PEERS)}")
     given.work = given.work.resolve()

@@ -31,7 +31,7 @@ from celebvision.models.vgg import VGG
 from celebvision.styling import perceptual
 from tests.benchmarks import cyclegan, steps
 from tests.benchmarks.paper_cyclegan import Paper
-from tests.benchmarks.steps import pixels_of
+from tests.benchmarks.pictures import noise
 
 ROUNDS, ROUND_S = 5, 0.2  # of a rate
 MATRIX, COPY_BYTES = 8192, 2**32
@@ -41,10 +41,7 @@ IDLE_STEPS = 3
 
 
 def measured() -> dict[str, Any]:
-    """Ceilings, networks, steps and paintings; `{}` where there is no GPU."""
-    if not torch.cuda.is_available():
-        print("gpu: there is none here", file=sys.stderr)
-        return {}
+    """Ceilings, networks, steps and paintings."""
     torch.manual_seed(0)
     ceilings = _ceilings()
     peak = 1e12 * ceilings["bfloat16_tflops"]
@@ -101,7 +98,7 @@ def _row(name: str, images: int, rate: float, operations: int, peak: float, **ot
 
 
 def _networks(peak: float) -> list[dict[str, Any]]:
-    """Inference: pixels from the CPU's memory to answers in it, as jobs have it, and the network alone."""
+    """Inference: pixels from the CPU's memory to answers in it, kernel by kernel, and the network alone."""
     rows = []
     for name, network, batch, compiles in (
         ("cnn", create("cnn"), 64, True),
@@ -111,7 +108,7 @@ def _networks(peak: float) -> list[dict[str, Any]]:
     ):
         classifier = Classifier(network, ("Male",), "cuda")
         size = classifier.preprocessing
-        pixels = pixels_of(batch, size.height, size.width)
+        pixels = noise(batch, size.height, size.width)
         inputs = size.normalise(pixels.cuda(), torch.bfloat16)
 
         def alone(network: nn.Module = classifier.network, inputs: Tensor = inputs) -> None:
@@ -130,7 +127,7 @@ def _networks(peak: float) -> list[dict[str, Any]]:
         ("style_net", lambda: StyleNet(["one"]), 256, 8, False),
         ("adain", _adain, 256, 8, False),
     ):
-        stylizer, pixels = Stylizer(make(), "cuda"), pixels_of(batch, side, side)
+        stylizer, pixels = Stylizer(make(), "cuda"), noise(batch, side, side)
         inputs = stylizer._normalised(pixels)
 
         def once(stylizer: Stylizer = stylizer, inputs: Tensor = inputs) -> None:
@@ -146,7 +143,7 @@ def _networks(peak: float) -> list[dict[str, Any]]:
 
 def _adain() -> AdaIN:
     network = AdaIN("vgg19")
-    statistics = network.statistics([pixels_of(1, 256, 256)], [1.0])
+    statistics = network.statistics([noise(1, 256, 256)], [1.0])
     network.choose(statistics)
     return network
 
@@ -212,10 +209,10 @@ def _paintings(peak: float) -> list[dict[str, Any]]:
     torch.manual_seed(0)
     losses = perceptual(PerceptualSettings(), "vgg19", VGG("vgg19", ["conv5_3"]).state_dict(), torch.device("cuda"))
     for side, batches in ((256, (8, 16, 32, 64)), (512, (4, 8, 16, 32))):
-        styles = styles_of(losses, [pixels_of(1, side, side)], [1.0], side, 1)
+        styles = styles_of(losses, [noise(1, side, side)], [1.0], side, 1)
         operations = _operations(lambda: _losses_and_back(losses, side))  # noqa: B023
         for batch in batches:
-            pictures = pixels_of(batch, side, side)
+            pictures = noise(batch, side, side)
             torch.cuda.reset_peak_memory_stats()
             seconds = []
             for steps_taken in (FEW_STEPS, FEW_STEPS, MORE_STEPS):  # the first of them warms up
@@ -231,6 +228,6 @@ def _paintings(peak: float) -> list[dict[str, Any]]:
 
 
 def _losses_and_back(losses: Perceptual, side: int) -> None:
-    images = pixels_of(1, side, side).cuda().permute(0, 3, 1, 2).float() / 255
+    images = noise(1, side, side).cuda().permute(0, 3, 1, 2).float() / 255
     content, style = losses.content(images), losses.style(images)
     losses.losses(images.requires_grad_(), content, style).total.sum().backward()

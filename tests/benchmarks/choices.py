@@ -21,7 +21,7 @@ from celebvision.memory import keep_freed_memory
 from celebvision.models import create
 from celebvision.models.classifier import Classifier
 from tests.benchmarks.parts import drawn
-from tests.benchmarks.pictures import photo
+from tests.benchmarks.pictures import noise, photo
 
 ROUNDS, BATCH, PHOTOS = 7, 64, 24
 SIZE = 109, 89
@@ -56,12 +56,8 @@ def _in_turns(name: str, works: Works) -> dict[str, float]:
     return figures
 
 
-def _batch() -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (BATCH, *SIZE, 3), dtype=np.uint8))
-
-
 def _network() -> Works:
-    network, pixels = create("cnn").eval(), _batch()
+    network, pixels = create("cnn").eval(), noise(BATCH, *SIZE)
     classifier = Classifier(network, ("Male",))
     size = classifier.preprocessing
 
@@ -86,7 +82,7 @@ def _network() -> Works:
 
 
 def _threads(cores: int) -> Works:
-    classifier, pixels = Classifier(create("cnn"), ("Male",)), _batch()
+    classifier, pixels = Classifier(create("cnn"), ("Male",)), noise(BATCH, *SIZE)
 
     def work(threads: int) -> int:
         torch.set_num_threads(threads)
@@ -145,7 +141,7 @@ def _codecs(write: bool) -> Works:
 def _memory() -> dict[str, float]:
     """The same network before and after this process was told to keep what it frees."""
     torch.set_num_threads(1)
-    classifier, pixels = Classifier(create("cnn"), ("Male",)), _batch()
+    classifier, pixels = Classifier(create("cnn"), ("Male",)), noise(BATCH, *SIZE)
 
     def work() -> int:
         classifier.probabilities(pixels)

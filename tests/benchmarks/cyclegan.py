@@ -25,6 +25,7 @@ from celebvision.models.features import VGGStatistics
 from celebvision.models.stylizer import Stylizer
 from celebvision.training.cyclegan import CycleGANTask, Judged
 from tests.benchmarks.paper_cyclegan import Paper, generator
+from tests.benchmarks.pictures import noise
 
 SIZE, WIDTH, BLOCKS, BATCH = 64, 32, 4, 8  # as configs/train/cyclegan_sketch_small.yaml
 ROUNDS = 9
@@ -39,14 +40,10 @@ class _Noise:
         self.size, self.count = size, count
 
     def load(self, seed: int) -> None:
-        self.pixels = pixels_of(self.size, self.count)
+        self.pixels = noise(self.count, self.size, self.size).numpy()
 
     def draw(self, count: int, generator: torch.Generator) -> NDArray[np.uint8]:
         return self.pixels[:count]
-
-
-def pixels_of(size: int, count: int = BATCH) -> NDArray[np.uint8]:
-    return np.random.default_rng(0).integers(0, 255, (count, size, size, 3), dtype=np.uint8)
 
 
 def settings_of(size: int = SIZE, width: int = WIDTH, blocks: int = BLOCKS, batch: int = BATCH) -> TrainSettings:
@@ -67,7 +64,7 @@ def task_of(
     device: str = "cpu",
 ) -> CycleGANTask:
     size = settings.arguments["size"]
-    pixels = pixels_of(size)
+    pixels = noise(BATCH, size, size).numpy()
     judged = Judged(pixels, pixels, VGGStatistics("relu1_1"))
     task = CycleGANTask(settings, judged, torch.device(device), 0, 1, parallel)
     task.styles = _Noise(size, settings.batch_size)  # type: ignore[assignment]
@@ -85,7 +82,7 @@ def measured() -> dict[str, float]:
 
 def step() -> dict[str, float]:
     ours, paper = task_of(settings_of()), Paper(WIDTH, BLOCKS, 64, 5.0)
-    batch = {"image": torch.from_numpy(pixels_of(72))}
+    batch = {"image": noise(BATCH, 72, 72)}
     images = torch.rand(BATCH, 3, SIZE, SIZE) * 2 - 1
 
     def theirs() -> None:
@@ -96,14 +93,14 @@ def step() -> dict[str, float]:
 
 def inference() -> dict[str, float]:
     stylizer, network = Stylizer(CycleGAN(size=SIZE, width=WIDTH, blocks=BLOCKS)), generator(WIDTH, BLOCKS).eval()
-    pixels = pixels_of(128)
+    pixels = noise(BATCH, 128, 128)
 
     def theirs() -> None:
         with torch.no_grad():
-            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
+            images = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
             ((network(images) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
 
-    return _in_turns("cyclegan_inference_128", lambda: stylizer.draw(torch.from_numpy(pixels)), theirs, BATCH, STEPS)
+    return _in_turns("cyclegan_inference_128", lambda: stylizer.draw(pixels), theirs, BATCH, STEPS)
 
 
 def _in_turns(
@@ -142,7 +139,7 @@ def _worker(rank: int, joined: bool, queue: torch.multiprocessing.SimpleQueue) -
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29571", "GLOO_SOCKET_IFNAME": "lo"}
     torch.distributed.init_process_group("gloo", rank=rank, world_size=2)
     task = task_of(settings_of(), DistributedDataParallel) if joined else task_of(settings_of())
-    batch = {"image": torch.from_numpy(pixels_of(72)[: BATCH // 2])}
+    batch = {"image": noise(BATCH // 2, 72, 72)}
     for _ in range(3):
         task.step(batch, 0)
     torch.distributed.barrier()

@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageChops
 
 from celebvision.celeba.drawn import draw_attributes
@@ -99,3 +100,8 @@ def jpeg(image: Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def noise(count: int, height: int, width: int) -> torch.Tensor:
+    """Pixels that stand for pictures where only time counts: uint8, COUNT H W 3."""
+    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, height, width, 3), dtype=np.uint8))

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch.profiler import ProfilerActivity, profile
@@ -24,6 +23,7 @@ from celebvision.training.cyclegan import LOADED
 from celebvision.training.style import Judged, StyleTask
 from tests.benchmarks import cyclegan
 from tests.benchmarks.contestants import REPOSITORY
+from tests.benchmarks.pictures import noise
 
 STEPS, WARM_UP = 6, 3
 STYLES = 4
@@ -82,25 +82,20 @@ def settings_of(config: str, **others: Any) -> TrainSettings:
     return TrainSettings(**{"data": "none", "registry": "none", **words, **others})
 
 
-def pixels_of(count: int, *size: int) -> torch.Tensor:
-    """uint8, COUNT H W 3."""
-    return torch.from_numpy(np.random.default_rng(0).integers(0, 256, (count, *size, 3), dtype=np.uint8))
-
-
 def classifier(config: str, device: str = "cpu", **others: Any) -> Step:
     """A step of a classifier's training, and how many images it takes."""
     settings = settings_of(config, **others)
     task = Classification(settings, ("Male",), torch.device(device), lambda network: network)
     task.start_epoch(0)
     size, count = task.preprocessing, settings.batch_size
-    batch = {"image": pixels_of(count, size.height, size.width).to(device), "label": torch.zeros(count, 1).to(device)}
+    batch = {"image": noise(count, size.height, size.width).to(device), "label": torch.zeros(count, 1).to(device)}
     return lambda: task.step(batch, 0.0), count
 
 
 def cycle_gan(settings: TrainSettings, device: str = "cpu") -> Step:
     """A step of a CycleGAN's training, and how many images it takes."""
     task, side = cyclegan.task_of(settings, device=device), settings.arguments["size"]
-    batch = {"image": pixels_of(settings.batch_size, round(LOADED * side), round(LOADED * side)).to(device)}
+    batch = {"image": noise(settings.batch_size, round(LOADED * side), round(LOADED * side)).to(device)}
     return lambda: task.step(batch, 0.0), settings.batch_size
 
 
@@ -110,9 +105,9 @@ def style_net(config: str, side: int, device: str = "cpu") -> Step:
     settings = settings_of(config, styles=dict.fromkeys(names, "none"))
     torch.manual_seed(0)
     weights = VGG(settings.arch, ["conv5_3"]).state_dict()
-    styles = dict(zip(names, pixels_of(STYLES, side, side).numpy(), strict=True))
-    judged = Judged(pixels_of(4, side, side).numpy(), styles, weights)
+    styles = dict(zip(names, noise(STYLES, side, side).numpy(), strict=True))
+    judged = Judged(noise(4, side, side).numpy(), styles, weights)
     task = StyleTask(settings, judged, torch.device(device), 0, 1, lambda network: network)
     task.start_epoch(0)
-    batch = {"image": pixels_of(settings.batch_size, side, side).to(device)}
+    batch = {"image": noise(settings.batch_size, side, side).to(device)}
     return lambda: task.step(batch, 0.0), settings.batch_size

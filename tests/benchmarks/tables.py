@@ -31,8 +31,11 @@ def filled(text: str, results: list[dict[str, Any]]) -> str:
     """The page with each table made anew; one of which nothing is known stays as it is."""
     measured: dict[str, Any] = {}
     for result in results:
-        # What was measured on a GPU was so on another machine than the rest.
-        measured |= {"gpu": result["gpu"] | {"machine": result["machine"]}} if "gpu" in result else result
+        rest = {name: value for name, value in result.items() if name not in ("command", "machine", "gpu")}
+        if "gpu" in result:  # maybe on another machine than the rest
+            measured["gpu"] = result["gpu"] | {"machine": result["machine"]}
+        if rest:
+            measured |= rest | {"machine": result["machine"]}
 
     def table(found: re.Match[str]) -> str:
         name = found[2]
