@@ -18,7 +18,7 @@ from celebvision.config import IngestSettings, TrainSettings
 from celebvision.storage import NotFound, open_store
 from celebvision.training.classifier_recipe import ClassifierRecipe
 
-WAIT_S = 120
+WAIT_S = 300  # a start alone takes a minute and more where others work on the same cores
 
 
 def drawn_shards(folder: Path, count: int) -> str:

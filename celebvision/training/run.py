@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from functools import partial
-from typing import Any
 
 import ray
 import safetensors.torch
 import torch
-from ray.train import CheckpointConfig, DataConfig, FailureConfig, RunConfig, ScalingConfig
-from ray.train.torch import TorchTrainer, get_device, prepare_model
+from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchTrainer
 
 from celebvision import capacity, registry
-from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
+from celebvision.celeba.shards import DataSet
 from celebvision.config import SPEECH, WATCHED, TrainSettings
 from celebvision.job import JobFailed, Outcome, digest
 from celebvision.metrics import Figures, telling
@@ -23,22 +21,24 @@ from celebvision.ray_session import board, clear_errors
 from celebvision.storage import NotFound, arrow_filesystem, join, open_store
 from celebvision.training.classifier_recipe import ClassifierRecipe
 from celebvision.training.cyclegan_recipe import CycleGANRecipe
+from celebvision.training.feed import Split, dataset
 from celebvision.training.files import CONFIG, PUBLISHED
-from celebvision.training.loop import SCORE, WEIGHTS, Work, train_epochs
+from celebvision.training.loop import SCORE, WEIGHTS, Work
 from celebvision.training.recipe import Recipe
 from celebvision.training.style_recipe import StyleRecipe
 from celebvision.training.tell import Teller
+from celebvision.training.worker import run_worker
 
 RECIPES: dict[str, Callable[[TrainSettings, DataSet], Recipe]] = {  # of what is no classifier
     "cyclegan": CycleGANRecipe,
     "style_net": StyleRecipe,
     "adain": StyleRecipe,
 }
-READ_CPUS = 0.25  # of a task that decodes, so that tasks fit beside the workers on a two-core machine
 WORKERS_SHARE = 0.5  # of the CPUs reserved by workers where there is no GPU; threads are not bound by it
 NODE_SHARE = 0.75  # of a node's CPUs, by each of a changing number of workers: no second one finds room beside it
 RESIZE_S = 60.0  # between looks whether there is room for more workers; growing costs the epoch that is begun
 PLACE_S = 10  # for workers to find the room that was counted; then it is counted anew
+POLL_S = 0.5  # between looks whether the workers are done; Ray Train's own two seconds are waited for at the end
 
 
 def train(settings: TrainSettings) -> Outcome:
@@ -88,31 +88,20 @@ def _run_name(settings: TrainSettings, recipe: Recipe) -> str:
     return f"{settings.model_name}-{digest({**words, 'data_digest': recipe.data_digest})}"
 
 
-class _Split(DataConfig):
-    """Training rows in equal parts, since every worker must take as many steps; validation rows to the last one."""
-
-    def configure(self, datasets: dict[str, Any], world_size: int, *_: Any, **__: Any) -> list[dict[str, Any]]:
-        parts: list[dict[str, Any]] = [{} for _ in range(world_size)]
-        for name, dataset in datasets.items():
-            splits = dataset.streaming_split(world_size, equal=name == "train")
-            for part, split in zip(parts, splits, strict=True):
-                part[name] = split
-        return parts
-
-
 def _fit(
     settings: TrainSettings, data: DataSet, rows: int, recipe: Recipe, run: str, teller: Teller
 ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     """Weights and figures of the best epoch."""
     filesystem, path = arrow_filesystem(settings.runs)
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", str(POLL_S))
     if settings.min_workers is not None:
         os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", str(PLACE_S))
     with clear_errors(), board(f"train {settings.model_name}", None, "images", teller) as told:
         trainer = TorchTrainer(
-            _work,
+            run_worker,
             train_loop_config={"work": Work(settings, run, rows, told), "recipe": recipe},
             datasets={split: dataset(data, split, recipe.read, settings.seed) for split in ("train", "valid")},
-            dataset_config=_Split(),
+            dataset_config=Split(),
             scaling_config=_scaling(settings.workers, settings.min_workers),
             run_config=RunConfig(
                 name=run.rpartition("/")[2],
@@ -131,15 +120,6 @@ def _fit(
     return weights, {name: float(metrics[name]) for name in recipe.figures}
 
 
-def dataset(data: DataSet, split: str, read: ReadRowGroup, seed: int) -> ray.data.Dataset:
-    """A split's rows as `read` decodes them, those of the training split in another order each epoch."""
-    groups = [{"path": group.path, "number": group.number} for group in row_groups(data, split)]
-    rows = ray.data.from_items(groups, override_num_blocks=len(groups))
-    if split == "train":
-        rows = rows.randomize_block_order(seed=ray.data.RandomSeedConfig(seed=seed))
-    return rows.map_batches(read, batch_size=1, num_cpus=READ_CPUS)
-
-
 def _scaling(workers: int, least: int | None) -> ScalingConfig:
     """As many workers, or where `least` is given as many of them as there is room for, one a node if on CPUs."""
     number = workers if least is None else (least, workers)
@@ -153,21 +133,3 @@ def _scaling(workers: int, least: int | None) -> ScalingConfig:
         cpus = NODE_SHARE * min(filter(None, nodes), default=1.0)
     cpu = {"CPU": cpus}
     return ScalingConfig(num_workers=number, resources_per_worker=cpu, elastic_resize_monitor_interval_s=RESIZE_S)
-
-
-def _work(config: dict[str, Any]) -> bool:
-    work: Work = config["work"]
-    context = ray.train.get_context()
-    _tell_number(work, context.get_world_rank(), context.get_world_size())
-    device = get_device()
-    if device.type == "cpu":
-        torch.set_num_threads(max(1, int(ray.cluster_resources().get("CPU", 1)) // context.get_local_world_size()))
-    recipe: Recipe = config["recipe"]
-    return train_epochs(recipe.task(device, partial(prepare_model, move_to_device=False)), work, device)
-
-
-def _tell_number(work: Work, rank: int, world: int) -> None:
-    """Where the number of workers may change, say what it is now."""
-    again = ray.train.get_checkpoint() is not None
-    if rank == 0 and work.settings.min_workers is not None and (again or world < work.settings.workers):
-        work.board.warn(f"{'goes on' if again else 'begins'} with {world} of {work.settings.workers} workers")

@@ -10,8 +10,8 @@ import torch
 from celebvision import ray_session
 from celebvision.celeba.shards import DataSet, ReadRowGroup
 from celebvision.config import TrainSettings
+from celebvision.training.feed import dataset
 from celebvision.training.loop import shuffled
-from celebvision.training.run import dataset
 from tests.benchmarks.peers.feed import BATCH, SIZE, feed_of, tell
 
 
