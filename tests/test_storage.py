@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import random
+import threading
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +15,7 @@ from stores import keys
 
 from celebvision.storage import (
     Conflict,
+    Denied,
     NotFound,
     Store,
     arrow_filesystem,
@@ -23,6 +25,8 @@ from celebvision.storage import (
     open_store,
     s3,
 )
+from celebvision.storage import store as store_module
+from celebvision.storage.local import LocalStore
 
 
 @pytest.fixture(params=["local", "s3"])
@@ -96,6 +100,32 @@ def test_deleting_what_is_not_there_is_no_error(store: Store) -> None:
     for key in ("folder/key", "folder/key", "folder", "no/such/key"):
         store.delete(key)
     assert keys(store) == []
+
+
+def test_a_folder_is_deleted_while_it_is_listed_and_nothing_beside_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "DELETED_AT_ONCE", 3)
+    monkeypatch.setattr(s3, "PAGE_KEYS", 2)
+    for key in [*(f"gone/{number}" for number in range(8)), "gone/deep/8", "gone-not", "a"]:
+        store.put(key, b"")
+    store.delete_all(stat.key for stat in store.list("gone/"))
+    assert [stat.key for stat in store.list()] == ["a", "gone-not"]
+    store.delete_all(["gone/0", "a"])
+    assert [stat.key for stat in store.list()] == ["gone-not"]
+
+
+def test_many_are_deleted_at_a_time_and_what_fails_is_raised(tmp_path: Path) -> None:
+    together = threading.Barrier(LocalStore.in_flight, timeout=30)
+
+    class Refusing(LocalStore):
+        def delete(self, key: str) -> None:
+            together.wait()
+            if key == "0":
+                raise Denied(key)
+
+    with pytest.raises(Denied, match="0"):
+        Refusing(str(tmp_path)).delete_all(map(str, range(LocalStore.in_flight)))
 
 
 def test_a_listing_is_in_the_order_of_utf8_bytes(store: Store) -> None:

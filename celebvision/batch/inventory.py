@@ -44,8 +44,7 @@ def begun(output: Store, run: Run) -> tuple[dict[str, int], str]:
         last = read_table(output, run.shard(there - 1), ["key"])
         counts = json.loads((last.schema.metadata or {}).get(COUNTS, json.dumps(counts)))
         key = last["key"][-1].as_py() if counts["shards"] else ""
-    for number in numbers[counts["shards"] :]:
-        output.delete(run.shard(number))
+    output.delete_all(run.shard(number) for number in numbers[counts["shards"] :])
     return counts, key
 
 

@@ -24,6 +24,7 @@ from celebvision.storage import Stat, Store
 WRITERS = 4  # shards that are on their way to storage
 STOP_S = 30.0  # for an answer that is waited for when the listing is to end
 FOLLOW_S = 0.2
+GIVE_WAY = 3.0  # seconds of waiting for each second of computing
 
 
 class Listing:
@@ -50,6 +51,8 @@ class Listing:
         self.whole, self.stopped = run.whole, False
         self.error: Exception | None = None
         self.changed = threading.Condition()
+        self.free = threading.Event()  # unless something else wants the driver's cores
+        self.free.set()
         self.line: deque[tuple[Future[None], dict[str, int]]] = deque()  # on their way, and the counts up to each
         self.thread = threading.Thread(target=self._list, name="listing", daemon=True)
 
@@ -60,8 +63,13 @@ class Listing:
 
     def __exit__(self, *_: object) -> None:
         self.stopped = True
+        self.free.set()
         if self.thread.ident is not None:
             self.thread.join(STOP_S)
+
+    def give_way(self) -> None:
+        """Leave most of the driver's cores to what starts now, until `free` is set."""
+        self.free.clear()
 
     def stands(self) -> tuple[dict[str, int], bool]:
         """Shards that are there, their keys and bytes; and whether they are all."""
@@ -102,7 +110,10 @@ class Listing:
         ):
             fresh = due_among(self._listed(found), self.settings, self.output, self.earlier)
             fresh = dropwhile(lambda stat: stat.key <= last, fresh)
+            computed = time.thread_time()
             while shard := list(islice(fresh, shard_keys)):
+                self.free.wait(GIVE_WAY * (time.thread_time() - computed))
+                computed = time.thread_time()
                 self.check()
                 number = counts["shards"]
                 size = sum(stat.size for stat in shard)

@@ -144,8 +144,8 @@ def find_runs(output: Store, words: str = "") -> list[Run]:
 
 def delete_run(output: Store, run: Run) -> None:
     """Remove its record and its inventory, the record first: what is left of a deletion cut short is no run."""
-    for key in [f"{run.folder}/run.json", *(stat.key for stat in list(output.list(f"{run.folder}/")))]:
-        output.delete(key)
+    output.delete(f"{run.folder}/run.json")
+    output.delete_all(stat.key for stat in output.list(f"{run.folder}/"))
 
 
 def new_run_id(words: str) -> str:

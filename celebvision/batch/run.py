@@ -294,6 +294,7 @@ def _work(
     shown, saved = 0.0, time.monotonic()
 
     def count(row: dict[str, Any]) -> None:
+        listing.free.set()
         of_shard, measured = numbers_of(row)
         counts.update(of_shard + Counter(shards=1))
         run.counts = dict(counts)
@@ -324,12 +325,14 @@ def _work(
             save()
             run.mark(before + counts["results"] + counts["failures"])
 
+    listing.give_way()  # else the start takes the longer, the more there is to be listed
     with clear_errors(), progress(run.verb, None, "images") as show, Board() as board:
         worked = _pipeline(settings, run, model, ray.put(weights), finished, board)
         try:
             watch(worked, board, settings.stall_timeout_s, count, look)
         finally:
             teller.failures.rest()
+    listing.free.set()
     listing.wait(math.inf)
     save()
     run.mark(before + counts["results"] + counts["failures"])

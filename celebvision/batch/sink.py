@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from dataclasses import dataclass
-from functools import reduce
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial, reduce
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray
-from numpy.typing import NDArray
 
 from celebvision.batch.drift import Distributions, distributions_of, positives_of, summed
 from celebvision.batch.inventory import shard_numbers
 from celebvision.batch.record import FAILURE_FIELDS, IMAGES, UNCERTAIN, Run
-from celebvision.job import JobFailed
+from celebvision.job import JobFailed, progress
 from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
 
-PARTS_A_FILE = 200  # at 500 keys a part, 100,000 rows a file
+PARTS_A_FILE = 200  # at 1,000 keys a part, 200,000 rows a file
 MERGE_CPUS = 0.5
 NOT_IN_RESULTS = [name for name, _ in FAILURE_FIELDS]
 FAILURE_COLUMNS = ["key", "etag", *NOT_IN_RESULTS, "model", "model_version", "run_id"]
@@ -43,69 +41,70 @@ def finish(output: Store, run: Run) -> tuple[dict[str, int], dict[str, int], Dis
     """
     shards = run.inventory["shards"]
     spans = [(first, min(first + PARTS_A_FILE, shards)) for first in range(0, shards, PARTS_A_FILE)]
-    merge = _Merge(output.uri, run)
-    if len(spans) == 1:  # sooner done here than a worker is started for it
-        merged = [merge.span(0, *spans[0])]
+    if len(spans) == 1:  # sooner done here than a worker is found for it
+        merged = [_merge(output.uri, run, 0, *spans[0])]
     else:
-        rows = [{"file": file, "first": first, "last": last} for file, (first, last) in enumerate(spans)]
-        dataset = ray.data.from_items(rows, override_num_blocks=len(rows))
-        with clear_errors():
-            answers = dataset.map_batches(merge, batch_size=1, num_cpus=MERGE_CPUS).iter_rows()
-            merged = [tuple(json.loads(row["merged"])) for row in answers]
-    counts, reasons = (sum((Counter[str](one[at]) for one in merged), Counter[str]()) for at in (0, 1))
+        merge = ray.remote(num_cpus=MERGE_CPUS)(_merge)
+        with clear_errors(), progress(f"{run.verb}, results", len(spans), "files") as show:
+            tasks = [merge.remote(output.uri, run, file, *span) for file, span in enumerate(spans)]
+            merged = []
+            for task in tasks:
+                merged.append(ray.get(task))
+                show(len(merged))
+    counts = sum((one.counts for one in merged), Counter[str]())
+    reasons = sum((one.reasons for one in merged), Counter[str]())
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
         raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
     uncertain = {} if run.config.get("uncertain_below") is None else {"results_uncertain": 0}
-    spread = summed(distributions for *_, distributions in merged)
+    spread = summed(one.distributions for one in merged)
     return {"results": 0, "failures": 0} | uncertain | counts, dict(reasons), spread
 
 
 def delete_parts(output: Store, run: Run) -> None:
     """Remove what a finished run does not need any more."""
     for folder in ("parts", "journal"):
-        for stat in list(output.list(f"{run.folder}/{folder}/")):
-            output.delete(stat.key)
+        output.delete_all(stat.key for stat in output.list(f"{run.folder}/{folder}/"))
     images = [IMAGES] if run.verb == "stylize" else []
     for folder in (run.folder, f"results/run={run.run_id}", f"failures/run={run.run_id}", *images):
         output.sweep(folder)
 
 
-@dataclass(frozen=True)
-class _Merge:
-    output: str
-    run: Run
+class _Merged(NamedTuple):
+    """What `finish` gives, of some shards."""
 
-    def __call__(self, batch: dict[str, NDArray[Any]]) -> pa.Table:
-        merged = [self.span(*map(int, span)) for span in zip(*batch.values(), strict=True)]
-        return pa.table({"merged": [json.dumps(of_span) for of_span in merged]})
+    counts: Counter[str]
+    reasons: Counter[str]
+    distributions: Distributions
 
-    def span(self, file: int, first: int, last: int) -> tuple[dict[str, int], dict[str, int], Distributions]:
-        store = open_store(self.output)
-        parts = [self._verified(store, number) for number in range(first, last)]
-        # Parts that an earlier version left have fewer columns.
-        rows = pa.concat_tables(parts, promote_options="default")
-        failed = pc.is_valid(rows["stage"])
-        results = rows.filter(pc.invert(failed)).drop_columns([*NOT_IN_RESULTS, *positives_of(rows)])
-        failures = rows.filter(failed).select(FAILURE_COLUMNS)
-        for table, key in ((results, self.run.results(file)), (failures, self.run.failures(file))):
-            if len(table):
-                write_table(store, key, table)
-        counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
-        counts.update(results=len(results), failures=len(failures), results_uncertain=_uncertain(results))
-        reasons = Counter(map(" ".join, zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)))
-        return +counts, reasons, distributions_of(rows) if self.run.verb == "classify" else {}
 
-    def _verified(self, store: Store, number: int) -> pa.Table:
-        try:
-            part = read_table(store, self.run.part(number))
-        except NotFound:
-            raise JobFailed(
-                f"shard {number} of run {self.run.run_id} has no rows; the same command continues"
-            ) from None
-        wanted = read_table(store, self.run.shard(number), ["key"])
-        if part["key"].to_pylist() != wanted["key"].to_pylist():
-            raise JobFailed(f"{self.run.part(number)} does not hold the keys of {self.run.shard(number)}, each once")
-        return part
+def _merge(uri: str, run: Run, file: int, first: int, last: int) -> _Merged:
+    """Lay the parts of the shards from `first` to before `last` together as file number `file`."""
+    store = open_store(uri)
+    with ThreadPoolExecutor(store.in_flight, "parts") as pool:
+        parts = list(pool.map(partial(_verified, store, run), range(first, last)))
+    # Parts that an earlier version left have fewer columns.
+    rows = pa.concat_tables(parts, promote_options="default")
+    failed = pc.is_valid(rows["stage"])
+    results = rows.filter(pc.invert(failed)).drop_columns([*NOT_IN_RESULTS, *positives_of(rows)])
+    failures = rows.filter(failed).select(FAILURE_COLUMNS)
+    for table, key in ((results, run.results(file)), (failures, run.failures(file))):
+        if len(table):
+            write_table(store, key, table)
+    counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
+    counts.update(results=len(results), failures=len(failures), results_uncertain=_uncertain(results))
+    reasons = Counter(map(" ".join, zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)))
+    return _Merged(+counts, reasons, distributions_of(rows) if run.verb == "classify" else {})
+
+
+def _verified(store: Store, run: Run, number: int) -> pa.Table:
+    try:
+        part = read_table(store, run.part(number))
+    except NotFound:
+        raise JobFailed(f"shard {number} of run {run.run_id} has no rows; the same command continues") from None
+    wanted = read_table(store, run.shard(number), ["key"])
+    if not part["key"].equals(wanted["key"]):
+        raise JobFailed(f"{run.part(number)} does not hold the keys of {run.shard(number)}, each once")
+    return part
 
 
 def _uncertain(results: pa.Table) -> int:

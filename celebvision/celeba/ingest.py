@@ -115,6 +115,5 @@ def _delete_leftovers(output: Store, data_set: DataSet) -> None:
     """Shards that an earlier, larger ingest left in the same place."""
     ours = {shard.path for shard in data_set.shards}
     for split in SPLITS:
-        for stat in list(output.list(f"split={split}/")):
-            if stat.key not in ours:
-                output.delete(stat.key)
+        there = (stat.key for stat in output.list(f"split={split}/"))
+        output.delete_all(key for key in there if key not in ours)

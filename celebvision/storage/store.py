@@ -2,11 +2,15 @@
 
 import builtins
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO, Self
+
+DELETED_AT_ONCE = 1_000  # keys that are held
 
 
 class StorageError(Exception):
@@ -108,6 +112,14 @@ class Store(ABC):
     @abstractmethod
     def delete(self, key: str) -> None:
         """Remove the object; a missing one is no error."""
+
+    def delete_all(self, keys: Iterable[str]) -> None:
+        """As `delete`, `in_flight` of them at a time; they may come from a `list` that is still read."""
+        left = iter(keys)
+        with ThreadPoolExecutor(self.in_flight, "delete") as pool:
+            while page := builtins.list(islice(left, DELETED_AT_ONCE)):
+                for _ in pool.map(self.delete, page):
+                    pass
 
     @abstractmethod
     def sweep(self, prefix: str) -> None:

@@ -78,8 +78,7 @@ def test_any_name_is_a_key(store: Store, odd_keys: list[str]) -> None:
     assert [stat.key for stat in store.list()] == sorted(odd_keys)
     assert [store.get(key).decode() for key in odd_keys] == odd_keys
     assert [store.stat(key).size for key in odd_keys] == [len(key.encode()) for key in odd_keys]
-    for key in odd_keys:
-        store.delete(key)
+    store.delete_all(stat.key for stat in store.list())
     assert list(store.list()) == []
 
 
