@@ -19,7 +19,7 @@ from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
 
 PARTS_A_FILE = 200  # at 1,000 keys a part, 200,000 rows a file
-MERGE_CPUS = 0.5
+MERGE_CPUS = 1.0  # a worker for each half would take longer to start than to merge
 NOT_IN_RESULTS = [name for name, _ in FAILURE_FIELDS]
 FAILURE_COLUMNS = ["key", "etag", *NOT_IN_RESULTS, "model", "model_version", "run_id"]
 
