@@ -28,6 +28,7 @@ class Split(DataConfig):
     """Training rows in equal parts, since every worker must take as many steps; validation rows to the last one."""
 
     def configure(self, datasets: dict[str, Any], world_size: int, *_: Any, **__: Any) -> list[dict[str, Any]]:
+        """Ray Train asks it for each worker's share of each data set."""
         parts: list[dict[str, Any]] = [{} for _ in range(world_size)]
         for name, dataset in datasets.items():
             splits = dataset.streaming_split(world_size, equal=name == "train")

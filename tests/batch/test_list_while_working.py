@@ -202,23 +202,6 @@ def test_a_shard_is_told_of_though_no_other_key_comes(tmp_path: Path, monkeypatc
         gate.opened.set()
 
 
-def test_a_listing_gives_way_to_a_start_and_goes_on_when_it_is_over(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put(tmp_path, *range(12))
-    gate = Gate(monkeypatch, behind=4)
-    monkeypatch.setattr(listing, "GIVE_WAY", 1e9)
-    with Listing(words(tmp_path), open_store(str(tmp_path / "labels")), a_run(), []) as lists:
-        lists.wait(1)
-        lists.give_way()
-        gate.opened.set()
-        wait_until(lambda: lists.listed == 6)  # the second shard, which now waits
-        assert lists.stands() == ({"shards": 1, "keys": 3, "bytes": 15}, False)
-        lists.free.set()
-        lists.wait(math.inf)
-        assert lists.stands() == ({"shards": 4, "keys": 12, "bytes": 60}, True)
-
-
 def test_a_listing_that_is_stopped_writes_no_further_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(tmp_path, *range(12))
     gate, made = Gate(monkeypatch, behind=5), a_run()
