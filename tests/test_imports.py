@@ -1,6 +1,8 @@
 """Imports go down only: who may know whom is a rule of the house, and this keeps it."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,12 +69,15 @@ def test_a_room_imports_only_what_lies_below_it(path: Path) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / PACKAGE / "models").rglob("*.py")), ids=lambda path: path.name)
 def test_networks_know_torch_alone(path: Path) -> None:
-    import sys
-
     for name in imports_of(path):
         top = name.split(".")[0]
         ours = name.startswith(f"{PACKAGE}.models")
         assert ours or top in TORCH_ALONE or top in sys.stdlib_module_names, f"{path} imports {name}"
+
+
+def test_the_processes_that_split_a_training_s_rows_load_no_torch() -> None:
+    look = "import sys, celebvision.training.feed; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", look], timeout=60).returncode == 0
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.name)
