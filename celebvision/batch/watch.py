@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from types import FrameType
 from typing import Any
 
 import ray
@@ -58,11 +59,20 @@ class _Watchdog:
     reason: Exception | None
 
     def __enter__(self) -> None:
+        self.before = signal.signal(signal.SIGINT, self._interrupted)
         self.thread.start()
 
     def __exit__(self, *_: object) -> None:
-        self.ended.set()
-        self.thread.join()
+        try:
+            self.ended.set()
+            self.thread.join()
+        finally:
+            signal.signal(signal.SIGINT, self.before)
+
+    def _interrupted(self, number: int, frame: FrameType | None) -> None:
+        """Where Ctrl-C is ignored, as by what a script begins with `&`, a reason of ours still counts."""
+        if self.reason is not None or self.before is not signal.SIG_IGN:
+            signal.default_int_handler(number, frame)
 
     def _look(self) -> None:
         before = (0.0, 0.0)
