@@ -23,7 +23,7 @@ GIVEN = Path(__file__).parents[2] / "cluster" / "monitoring"
 NEEDED = ("prometheus", "prometheus-pushgateway", "prometheus-alertmanager")
 PORTS = 4
 READY_S = 30
-STILL_S = 15  # what NoProgress waits for here
+STILL_S = 60  # what NoProgress waits for here: longer than a start takes on a machine that also does other things
 
 
 @dataclass(frozen=True)

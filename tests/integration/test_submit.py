@@ -2,22 +2,24 @@
 
 import json
 import os
+import signal
 import subprocess
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from conftest import free_ports
-from faults.command import BIN, CLEARED, Marked, kill, wait_until
+from faults.command import BIN, CLEARED, END_S, Marked, kill, wait_until
 from labelling import fill, published, record, rows
 
 from celebvision.celeba.drawn import messy_bucket
-from celebvision.local_cluster.marked import named
+from celebvision.local_cluster.marked import named, processes
 from celebvision.registry import promote
 from celebvision.storage import open_store
 
-NODES, END_S = 3, 200
+NODES = 3
 PICTURES = dict(messy_bucket(300, seed=7))
 
 
@@ -36,16 +38,27 @@ class Cluster:
     def down(self) -> None:
         assert command("cluster", "down", "--folder", str(self.folder)).returncode == 0
 
+    @property
+    def mark(self) -> str:
+        return str(json.loads((self.folder / "cluster.json").read_text())["mark"])
+
     def workers(self) -> int:
-        mark = json.loads((self.folder / "cluster.json").read_text())["mark"]
-        return len(named("raylet", mark)) - 1
+        return len(named("raylet", self.mark)) - 1
 
     def worker(self) -> int:
         """The process that is one of the workers."""
-        mark = json.loads((self.folder / "cluster.json").read_text())["mark"]
-        raylets = named("raylet", mark)
+        raylets = named("raylet", self.mark)
         environments = {raylet: Path(f"/proc/{raylet}/environ").read_bytes() for raylet in raylets}
         return next(raylet for raylet in raylets if b"RAY_NODE_TYPE_NAME=worker" in environments[raylet])
+
+    def at_work(self) -> list[int]:
+        """The processes that do the shards of jobs."""
+        found = []
+        for process in processes(self.mark):
+            with suppress(OSError):  # ended meanwhile
+                if b"WorkShards" in Path(f"/proc/{process}/cmdline").read_bytes():
+                    found.append(process)
+        return found
 
     def words(self, *words: str) -> list[str]:
         return ["submit", "--address", self.address, *words]
@@ -114,12 +127,14 @@ def test_a_stopped_job_says_so_and_goes_on_when_it_is_submitted_again(
     cluster: Cluster, ceph_bucket: str, job: list[str]
 ) -> None:
     labels = open_store(f"{ceph_bucket}/labels")
-    job = [*job, "--shard_keys", "2", "--batch_size", "1024"]  # it is to be stopped in the middle
     sent = cluster.submit("--no-follow", "--json", *job)
     assert sent.returncode == 0, sent.stderr
     job_id = json.loads(sent.stdout)["id"]
     wait_until(lambda: any("/parts/" in stat.key for stat in labels.list("runs/")), "no part came", END_S, 0.2)
+    still = cluster.at_work()
+    kill(still, signal.SIGSTOP)  # else the job may be over before the word to stop has come to it
     stopped = cluster.submit("--stop", job_id, "--json")
+    kill(still, signal.SIGCONT)
     assert json.loads(stopped.stdout)["status"] == "STOPPED", stopped.stderr
     assert record(labels.uri)["state"] == "interrupted"
     assert cluster.submit("--logs", job_id).returncode == 130

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from labelling import record, rows
-from monitoring import Monitoring
+from monitoring import STILL_S, Monitoring
 from trainings import drawn_shards
 
 from celebvision.batch.clock import STAGES
@@ -18,11 +18,11 @@ from celebvision.metrics import Figures, names, push
 from cluster.monitoring.grafana.panel import Dashboard, asked
 from cluster.monitoring.grafana.write import CLUSTER, JOBS, PIPELINE, TRAINING
 from faults.cluster import Cluster, cluster, free_ports
-from faults.command import BIN, kill, wait_until
+from faults.command import BIN, END_S, kill, wait_until
 from faults.conftest import SHARD_KEYS, House, Start
 
 ACTOR = "WorkShards"
-TOLD_S = 60
+TOLD_S = STILL_S + 90
 FIRING = 'ALERTS{alertstate="firing"}'
 
 
@@ -106,7 +106,7 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
             assert not monitoring.series(FIRING)
             return command.ended()
 
-        wait_until(ended, "the job did not end", 300)
+        wait_until(ended, "the job did not end", END_S)
         assert command.status() == 0, command.stderr
     dashboards.again()
     assert len(+seen) == 6, f"while it ran, Prometheus showed {seen}"
@@ -160,7 +160,7 @@ def test_a_training_is_on_its_dashboard(start: Start, watched: Cluster, monitori
             dashboard.again()
             return command.ended()
 
-        wait_until(ended, "the training did not end", 300, every_s=1)
+        wait_until(ended, "the training did not end", END_S, every_s=1)
         assert command.status() == 0, command.stderr
     dashboard.again()
     assert dashboard.left == [], "panels of Grafana that showed nothing of the training"
@@ -171,7 +171,7 @@ def test_a_job_that_stands_still_is_told_of_and_so_is_that_it_goes_on(
 ) -> None:
     output = tmp_path / "labels"
     with start([*house.words(output), "--pushgateway", monitoring.pushgateway], watched.environment) as command:
-        wait_until(lambda: any(output.glob("runs/*/parts/*")) or command.ended(), "nothing was done", TOLD_S)
+        wait_until(lambda: any(output.glob("runs/*/parts/*")) or command.ended(), "nothing was done", END_S)
         still = [process for node in watched.nodes for process in node.processes(ACTOR)]
         assert still, command.stderr
         kill(still, signal.SIGSTOP)

@@ -18,12 +18,11 @@ from labelling import fill, published, record
 from celebvision.celeba.drawn import messy_bucket
 from celebvision.registry import promote
 from faults.cluster import cluster
-from faults.command import BIN, CLEARED, Marked, wait_until
+from faults.command import BIN, CLEARED, END_S, Marked, wait_until
 
 DAY = datetime.timedelta(days=1)
 LOOK = "import ray; ray.init(log_to_driver=False); print(sum(node['Alive'] for node in ray.nodes()))"
 REFUSED_S = "5"  # of Ray's own patience with a head that does not answer
-END_S = 120
 
 
 class Authority:
