@@ -46,7 +46,7 @@ VERBS = {
     "train": Verb(config.TrainSettings, "celebvision.training.run:train"),
     # It starts Ray itself, when something has landed.
     "retrain": Verb(config.RetrainSettings, "celebvision.retrain.run:retrain", on_ray=False),
-    "evaluate": Verb(config.EvaluateSettings, "celebvision.evaluation:evaluate", on_ray=False),
+    "evaluate": Verb(config.EvaluateSettings, "celebvision.evaluation.run:evaluate", on_ray=False),
     "promote": Verb(config.PromoteSettings, "celebvision.registry:promote_version", on_ray=False),
     "classify": Verb(config.ClassifySettings, "celebvision.batch.run:classify"),
     "stylize": Verb(config.StylizeSettings, "celebvision.batch.run:stylize"),

@@ -23,7 +23,7 @@ from celebvision.batch.run import classify
 from celebvision.celeba.drawn import messy_bucket, write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.config import ClassifySettings, DemoSettings, EvaluateSettings, IngestSettings, Phase, TrainSettings
-from celebvision.evaluation import evaluate
+from celebvision.evaluation.run import evaluate
 from celebvision.job import JobFailed, Outcome
 from celebvision.logs import console
 from celebvision.sheet import contact_sheet

@@ -7,6 +7,8 @@ A version exists exactly when its `model.json` does, which is written last and h
 it is never changed once published. A bare name means the version that `production.json` points at.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
@@ -14,17 +16,17 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
-import safetensors.torch
 from pydantic import ConfigDict, TypeAdapter, ValidationError
-from torch import Tensor, nn
 
 from celebvision.config import PromoteSettings
 from celebvision.job import Outcome
 from celebvision.models import create
-from celebvision.models.preprocessing import Preprocessing
 from celebvision.storage import Conflict, NotFound, open_store
+
+if TYPE_CHECKING:  # loading PyTorch takes seconds: only what touches weights does
+    from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -118,6 +120,8 @@ def publish(
         raise RegistryError(f"temperatures of {name} should be finite and above 0: {', '.join(bad)}")
     if unknown := sorted(set(temperatures) - set(targets)):
         raise RegistryError(f"{name} predicts {targets} but has temperatures for {', '.join(unknown)}")
+
+    import safetensors.torch
 
     # A clone each: safetensors refuses tensors that share memory (tied weights) or are not contiguous.
     weights = safetensors.torch.save({key: value.detach().cpu().contiguous().clone() for key, value in state.items()})
@@ -214,6 +218,8 @@ def load_state(registry: str, model: ModelVersion) -> dict[str, Tensor]:
     Raises:
         Damaged: a file is missing, torn or altered; the message names it and both digests.
     """
+    import safetensors.torch
+
     store = open_store(registry)
     for path, published in (model.files | {WEIGHTS: model.weights_sha256}).items():
         key = f"{model.name}/{model.version}/{path}"
@@ -233,6 +239,8 @@ def assemble(model: ModelVersion, state: Mapping[str, Tensor]) -> nn.Module:
     Raises:
         RegistryError: this version of the code cannot make that network.
     """
+    from celebvision.models.preprocessing import Preprocessing
+
     try:
         network = create(model.architecture, **model.arguments)
         network.load_state_dict(dict(state))

@@ -75,8 +75,18 @@ def test_networks_know_torch_alone(path: Path) -> None:
         assert ours or top in TORCH_ALONE or top in sys.stdlib_module_names, f"{path} imports {name}"
 
 
-def test_the_processes_that_split_a_training_s_rows_load_no_torch() -> None:
-    look = "import sys, celebvision.training.feed; sys.exit('torch' in sys.modules)"
+@pytest.mark.parametrize(
+    ("module", "never"),
+    [
+        ("celebvision.cli", "torch"),  # `--help` and `runs` would take four times as long
+        ("celebvision.training.feed", "torch"),  # the processes that split a training's rows
+        ("celebvision.training.classifier_recipe", "torchvision"),  # each worker of a training
+        ("celebvision.training.cyclegan_recipe", "torchvision"),
+        ("celebvision.training.style_recipe", "torchvision"),
+    ],
+)
+def test_what_takes_seconds_to_load_is_loaded_where_it_is_needed(module: str, never: str) -> None:
+    look = f"import sys, {module}; sys.exit({never!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", look], timeout=60).returncode == 0
 
 

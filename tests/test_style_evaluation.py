@@ -20,7 +20,7 @@ from celebvision.celeba.drawn import write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.celeba.shards import DataSet
 from celebvision.config import EvaluateSettings, IngestSettings, WordsError, parse
-from celebvision.evaluation import evaluate
+from celebvision.evaluation.run import evaluate
 from celebvision.job import JobFailed
 from celebvision.models.features import fid, kid, make_features
 from celebvision.models.perceptual import distance, gram

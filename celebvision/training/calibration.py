@@ -15,16 +15,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
-from torchmetrics.functional.classification import binary_calibration_error
 
 from celebvision.celeba.shards import DataSet, ReadRowGroup, row_groups
+from celebvision.evaluation.resampling import weighted
 from celebvision.job import progress
 from celebvision.models.classifier import Classifier
 
 LEAST, MOST = 0.05, 20.0  # temperatures that are looked at
 TOLERANCE = 1e-4  # of the logarithm of a temperature
 GOLDEN = (math.sqrt(5) - 1) / 2
-BINS = 15  # of the calibration error, as in the paper
 ROWS = 5000  # of the split that are looked at; what 1 more number is fitted on need not be more
 BATCH = 128
 
@@ -140,5 +139,6 @@ def _nll(logits: Tensor, labels: Tensor) -> float:
 
 
 def _ece(logits: Tensor, labels: Tensor) -> float:
-    """Of the probability of true, as torchmetrics has it for binary answers."""
-    return float(binary_calibration_error(logits.sigmoid(), labels.long(), n_bins=BINS))
+    """Of the probability of true, of all pictures once."""
+    once = np.ones((1, len(labels)), dtype=np.int64)
+    return float(weighted(labels.bool().numpy(), logits.sigmoid().numpy(), once)["calibration_error"][0])

@@ -15,7 +15,7 @@ from celebvision.celeba.face import draw_face
 from celebvision.celeba.schema import ATTRIBUTES
 from celebvision.celeba.shards import DataSet, Shard
 from celebvision.config import EvaluateSettings
-from celebvision.evaluation import evaluate
+from celebvision.evaluation.run import evaluate
 from celebvision.job import Outcome
 from celebvision.registry import ModelVersion
 

@@ -19,7 +19,7 @@ from celebvision import registry
 from celebvision.celeba.drawn import write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.config import EvaluateSettings, IngestSettings, TrainSettings
-from celebvision.evaluation import evaluate
+from celebvision.evaluation.run import evaluate
 from celebvision.job import JobFailed
 from celebvision.models.stylizer import Stylizer
 from celebvision.models.vgg import VGG
