@@ -275,17 +275,17 @@ def test_a_name_that_storage_refuses_is_a_failure_though_a_journal_held_its_pict
 def test_a_killed_job_goes_on_behind_its_last_batch(tmp_path: Path, weights: str, wave: str) -> None:
     photos, output = tmp_path / "photos", tmp_path / "drawn"
     photos.mkdir()
-    for number in range(24):
+    for number in range(12):
         draw_face(np.random.default_rng(number), {}).save(photos / f"{number:02}.jpg")
     words = words_for(str(photos), str(output), weights, wave)
-    words[words.index("--steps") + 1] = "60"
+    words[words.index("--steps") + 1] = "30"
     words[words.index("--size") + 1] = "128"
     words = [str(Path(sys.executable).parent / "celebvision"), *words]
     mark = uuid.uuid4().hex
     images = output / "images"
     kill_once(lambda: any(images.glob("[!.]*")), words, mark)  # at the first picture that is to be seen
     before = {path.name: path.read_bytes() for path in images.glob("[!.]*")}
-    assert 0 < len(before) < 24, "the kill came too late to show anything"
+    assert 0 < len(before) < 12, "the kill came too late to show anything"
     held = sum(
         len(read_table(open_store(str(output)), str(path.relative_to(output))))
         for path in output.glob("runs/*/journal/*")
@@ -295,7 +295,7 @@ def test_a_killed_job_goes_on_behind_its_last_batch(tmp_path: Path, weights: str
     again = subprocess.run(words, env=os.environ | {MARK: mark}, capture_output=True, text=True)
     assert again.returncode == 0, again.stderr
     told = json.loads(again.stdout)
-    assert (told["keys"], told["results"], told["failures"]) == (24, 24, 0)
+    assert (told["keys"], told["results"], told["failures"]) == (12, 12, 0)
     assert {name: (images / name).read_bytes() for name in before} == before
-    assert len(list(images.glob("[!.]*"))) == 24
+    assert len(list(images.glob("[!.]*"))) == 12
     assert not list(output.glob("runs/*/journal/*"))
