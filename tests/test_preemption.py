@@ -57,11 +57,17 @@ def test_a_watcher_that_knows_no_cluster_says_what_is_missing(
 
 def test_a_worker_leaves_a_draining_node_once_its_work_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
     left, at_work, looks = threading.Event(), threading.Lock(), iter([False, False, True])
-    for name, value in {"LOOK_S": 0.01, "RETURN_S": 0.01, "draining": lambda: next(looks)}.items():
+    leaving = threading.Thread(target=leave_when_idle, args=(at_work,), daemon=True)
+
+    def draining() -> bool:
+        """Of this one's node alone: workers that other tests made in this process look too."""
+        return threading.current_thread() is leaving and next(looks)
+
+    for name, value in {"LOOK_S": 0.01, "RETURN_S": 0.01, "draining": draining}.items():
         monkeypatch.setattr(preemption, name, value)
     monkeypatch.setattr(os, "_exit", lambda _: left.set())
     with at_work:
-        threading.Thread(target=leave_when_idle, args=(at_work,), daemon=True).start()
+        leaving.start()
         assert not left.wait(0.2)
     assert left.wait(10)
     assert at_work.locked(), "what it is sent now must wait until Ray sends it elsewhere"
