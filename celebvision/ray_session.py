@@ -22,6 +22,7 @@ from celebvision.job import JobFailed, Progress, progress
 from celebvision.logs import say
 from celebvision.storage import StorageError
 
+STARTS = 3
 POLL_S = 0.5
 PULSE_S = 1.0
 Told = list[tuple[str, dict[str, str], float]]  # names, labels and values of figures, see celebvision.metrics
@@ -30,7 +31,11 @@ SILENT_S = 5.0  # after which nobody is counted among those who work
 
 
 def start(num_cpus: int | None = None) -> None:
-    """Join the cluster that `RAY_ADDRESS` names, else start one on this machine that ends with this process."""
+    """Join the cluster that `RAY_ADDRESS` names, else start one on this machine that ends with this process.
+
+    Raises:
+        JobFailed: Ray's processes are too slow to come on this machine, several times.
+    """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a thread that outlives the session must not start another
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -41,6 +46,19 @@ def start(num_cpus: int | None = None) -> None:
             ray.init(log_to_driver=False, logging_level=logging.WARNING)
         else:
             _keep_to_loopback()
+            _start_here(num_cpus)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would end the process without a word
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    context.raise_original_map_exception = True  # else the words of a worker's error are lost on the way home
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs, it raises too: see `clear_errors`
+
+
+def _start_here(num_cpus: int | None) -> None:
+    """A node of Ray's ends itself where its agent takes more than 15 s to come (ray-project/ray#65983): start again."""
+    for attempt in range(1, STARTS + 1):
+        try:
             ray.init(
                 "local",
                 num_cpus=num_cpus,
@@ -49,12 +67,17 @@ def start(num_cpus: int | None = None) -> None:
                 logging_level=logging.WARNING,
                 _node_ip_address="127.0.0.1",
             )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray's own would end the process without a word
-    context = DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    context.raise_original_map_exception = True  # else the words of a worker's error are lost on the way home
-    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # what it logs, it raises too: see `clear_errors`
+        except Exception as error:  # Ray has no type of its own for it
+            if "timed out during startup" not in str(error):
+                raise
+            if attempt == STARTS:
+                raise JobFailed(
+                    f"Ray did not start in {STARTS} attempts: this machine is too busy for it; the same command tries "
+                    "again (/tmp/ray/session_latest/logs/raylet.err says more)"
+                ) from error
+            say("Ray did not start in time on this busy machine; starting it again", logging.WARNING)
+        else:
+            return
 
 
 def _keep_to_loopback() -> None:

@@ -1,9 +1,17 @@
 """A session on this machine alone: who can reach it."""
 
 import json
+import signal
 import subprocess
 import sys
 from ipaddress import ip_address
+from typing import Any
+
+import pytest
+import ray
+
+from celebvision import ray_session
+from celebvision.job import JobFailed
 
 LISTENING = "0A"  # a socket's state, as Linux writes it
 
@@ -49,3 +57,46 @@ def test_nobody_outside_this_machine_can_reach_it() -> None:
     listening = [address(where) for where, state in json.loads(done.stdout) if state == LISTENING]
     assert len(listening) > 3, "Ray's head, its node and its workers listen"
     assert set(listening) == {"127.0.0.1"}
+
+
+class SlowToStart:
+    """Stands in for `ray.init`: raises what is given, one after the other, and then starts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> None:
+        self.errors, self.calls = list(errors), 0
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        monkeypatch.setattr(ray, "is_initialized", lambda: False)
+        monkeypatch.setattr(ray, "init", self)
+        monkeypatch.setattr(signal, "signal", lambda *_: None)
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        self.calls += 1
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+def timed_out() -> Exception:
+    return Exception("The current node timed out during startup. This could happen because some of the raylet failed")
+
+
+def test_ray_that_is_slow_to_start_is_started_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = SlowToStart(monkeypatch, timed_out(), timed_out())
+    ray_session.start()
+    assert slow.calls == 3
+    assert capsys.readouterr().err.count("starting it again") == 2
+
+
+def test_ray_that_never_starts_is_an_error_that_says_where_to_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = SlowToStart(monkeypatch, *(timed_out() for _ in range(9)))
+    with pytest.raises(JobFailed, match=r"did not start in 3 attempts.*raylet\.err"):
+        ray_session.start()
+    assert never.calls == 3
+
+
+def test_what_else_ray_refuses_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = SlowToStart(monkeypatch, ValueError("num_cpus"))
+    with pytest.raises(ValueError, match="num_cpus"):
+        ray_session.start(num_cpus=-1)
+    assert refused.calls == 1
