@@ -36,8 +36,10 @@ class Cluster:
         """Start a node and wait until it is there."""
         first = free_ports(WORKER_PORTS)
         words = [str(BIN / "ray"), "start", "--block", "--node-ip-address=127.0.0.1", f"--num-cpus={cpus}"]
-        words += [f"--min-worker-port={first + 2}", f"--max-worker-port={first + WORKER_PORTS - 1}"]
+        words += [f"--min-worker-port={first + 4}", f"--max-worker-port={first + WORKER_PORTS - 1}"]
+        # A node that has to wait until it is told of one of these ports ends itself after 15 s.
         words += [f"--dashboard-agent-listen-port={first}", f"--dashboard-agent-grpc-port={first + 1}"]
+        words += [f"--metrics-export-port={first + 2}", f"--runtime-env-agent-port={first + 3}"]
         words += [f"--temp-dir={self.rays_folder}"]
         if self.nodes:
             words += [f"--address=127.0.0.1:{self.port}"]
