@@ -22,7 +22,7 @@ from celebvision.job import JobFailed, Progress, progress
 from celebvision.logs import say
 from celebvision.storage import StorageError
 
-STARTS = 3
+STARTS = 3  # of a node, before it is given up
 POLL_S = 0.5
 PULSE_S = 1.0
 Told = list[tuple[str, dict[str, str], float]]  # names, labels and values of figures, see celebvision.metrics
@@ -56,7 +56,7 @@ def start(num_cpus: int | None = None) -> None:
 
 
 def _start_here(num_cpus: int | None) -> None:
-    """A node of Ray's ends itself where its agent takes more than 15 s to come (ray-project/ray#65983): start again."""
+    """Start a node, again where it ended itself since its agent took more than 15 s to come (ray-project/ray#65983)."""
     for attempt in range(1, STARTS + 1):
         try:
             ray.init(
@@ -72,8 +72,8 @@ def _start_here(num_cpus: int | None) -> None:
                 raise
             if attempt == STARTS:
                 raise JobFailed(
-                    f"Ray did not start in {STARTS} attempts: this machine is too busy for it; the same command tries "
-                    "again (/tmp/ray/session_latest/logs/raylet.err says more)"
+                    f"Ray did not start in {STARTS} attempts: this machine may be too busy for it; raylet.err among the "
+                    "logs of Ray's last session says more, and the same command tries again"
                 ) from error
             say("Ray did not start in time on this busy machine; starting it again", logging.WARNING)
         else:

@@ -132,6 +132,7 @@ def test_a_stopped_job_says_so_and_goes_on_when_it_is_submitted_again(
     job_id = json.loads(sent.stdout)["id"]
     wait_until(lambda: any("/parts/" in stat.key for stat in labels.list("runs/")), "no part came", END_S, 0.2)
     still = cluster.at_work()
+    assert still, "nobody works on it"
     kill(still, signal.SIGSTOP)  # else the job may be over before the word to stop has come to it
     stopped = cluster.submit("--stop", job_id, "--json")
     kill(still, signal.SIGCONT)
