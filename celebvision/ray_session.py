@@ -72,8 +72,8 @@ def _start_here(num_cpus: int | None) -> None:
                 raise
             if attempt == STARTS:
                 raise JobFailed(
-                    f"Ray did not start in {STARTS} attempts: this machine may be too busy for it; raylet.err among the "
-                    "logs of Ray's last session says more, and the same command tries again"
+                    f"Ray did not start in {STARTS} attempts: this machine may be too busy for it; raylet.err among "
+                    "the logs of Ray's last session says more, and the same command tries again"
                 ) from error
             say("Ray did not start in time on this busy machine; starting it again", logging.WARNING)
         else:
