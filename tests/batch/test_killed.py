@@ -78,7 +78,7 @@ def test_a_killed_stylize_goes_on_in_the_middle_of_its_shards(many_photos: Path,
         "0[0-3]*",
     ]
     words += ["--output", str(output), "--registry", registry, "--model", f"sketch@{version}", "--json"]
-    words += ["--shard_keys", "20", "--batch_size", "2", "--size", "480"]
+    words += ["--shard_keys", "20", "--batch_size", "2", "--size", "320"]
     mark = uuid.uuid4().hex
 
     kill_once(lambda: any(output.glob("runs/*/journal/*.parquet")), words, mark)
@@ -97,6 +97,6 @@ def test_a_killed_stylize_goes_on_in_the_middle_of_its_shards(many_photos: Path,
     assert [row["key"] for row in rows(str(output), "results")] == [f"{number:03}.jpg" for number in range(40)]
     assert {name: (output / "images" / name).stat().st_mtime_ns for name in before} == before
     sizes = {decode_whole((output / "images" / f"{number:03}.jpg").read_bytes()).shape for number in range(40)}
-    assert sizes == {(588, 480, 3)}
+    assert sizes == {(392, 320, 3)}
     assert not list(output.glob("runs/*/journal/*"))
     assert not list(output.rglob("images/.*")), "what a killed writer had begun is still there"

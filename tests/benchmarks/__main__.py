@@ -1,7 +1,7 @@
 """`make bench`: the parts, each path, its limits, and `classify` beside its peers, on this machine.
 
     python -m tests.benchmarks [all | parts | choices | cyclegan | feeding | profile | steps | scale |
-                                gpu | peers | memory | tune]
+                                cluster | gpu | peers | memory | tune]
     python -m tests.benchmarks compare RESULTS.json …   ratios to the figures that docs/figures.json holds
     python -m tests.benchmarks keep RESULTS.json …      put them there, and write the tables of docs/ anew
 
@@ -31,7 +31,8 @@ from tests.benchmarks.network import model_of
 from tests.benchmarks.processes import run
 
 PEERS = [name for name in TITLES if name != OURS]
-MEASURES = ["parts", "choices", "cyclegan", "feeding", "profile", "steps", "scale", "gpu", "peers", "memory", "tune"]
+MEASURES = ["parts", "choices", "cyclegan", "feeding", "profile", "steps", "scale", "cluster", "gpu", "peers"]
+MEASURES += ["memory", "tune"]
 WORDS = ["all", *MEASURES, "compare", "keep"]
 MEMORY_TIMES = 10
 
@@ -53,6 +54,7 @@ def main() -> None:
         "profile": lambda: {"profile": profiles.measured(words.work, words.paths)},
         "steps": lambda: {"steps": steps.measured()},
         "scale": lambda: {"scale": scale.measured(words.work)},
+        "cluster": lambda: {"cluster": scale.on_a_cluster(words.work)},
         "gpu": lambda: {"gpu": accelerator.measured()},
         "peers": lambda: {"sets": peers(words)},
         "memory": lambda: {"memory": memory(words)},
@@ -164,6 +166,7 @@ def machine() -> dict[str, Any]:
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return gpu | {
         "cpu": model[0].partition(":")[2].strip() if model else platform.machine(),
+        "kernels": torch.backends.cpu.get_cpu_capability(),  # AVX2 or AVX512: without the latter no bfloat16
         "cores": os.cpu_count(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "python": platform.python_version(),

@@ -7,6 +7,7 @@ import os
 import shutil
 import statistics
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 
 from tests.benchmarks.contestants import BOUND, OURS, Contestant, bound_command, environment
 from tests.benchmarks.network import CLASSES, Model
-from tests.benchmarks.processes import Ended, run
+from tests.benchmarks.processes import SAMPLE_REST, Ended, run
 
 ALIKE = 0.95  # share of the labels that a peer must have in common with us
 
@@ -115,18 +116,26 @@ class Parts:
     def __init__(self, output: Path) -> None:
         self.output = output
         self.seen: dict[Path, tuple[float, int]] = {}  # when it was there, and its rows
+        self.next_look = 0.0
 
     def look(self) -> None:
+        """Less often where there are many parts: looking at a thousand costs what it disturbs."""
+        if (started := time.monotonic()) < self.next_look:
+            return
         for part in self.output.glob("runs/*/parts/*.parquet"):
             if part not in self.seen:
                 self.seen[part] = part.stat().st_mtime, pq.read_metadata(part).num_rows
+        ended = time.monotonic()
+        self.next_look = ended + SAMPLE_REST * (ended - started)
 
     def phases(self, ended: Ended) -> dict[str, float]:
-        """Seconds until the first part, from there to the last, and from the last to the command's end."""
+        """Seconds until the first part, from there to the last, an image's share of that, and to the command's end."""
         times = sorted(time for time, _ in self.seen.values())
         times = times or [max(file.stat().st_mtime for file in self.output.glob("results/*/*.parquet"))]  # gone at once
         first_s, last_s = times[0] - ended.started, times[-1] - ended.started
-        return {"first_s": first_s, "work_s": last_s - first_s, "finish_s": ended.seconds - last_s}
+        later = sum(rows for _, rows in sorted(self.seen.values())[1:])
+        image_s = (last_s - first_s) / later if later else 0.0
+        return {"first_s": first_s, "work_s": last_s - first_s, "image_s": image_s, "finish_s": ended.seconds - last_s}
 
     def figures(self, ended: Ended, count: int, workers: int = os.cpu_count() or 1) -> dict[str, float]:
         """The rate counts from the first part of every worker on: theirs are ready at nearly the same time."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import statistics
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -33,6 +34,8 @@ from tests.benchmarks.processes import Ended, run
 
 KEYS = (10_000, 100_000, 1_000_000, 10_000_000)
 IMAGES = (1_000, 10_000, 100_000, 1_000_000)
+ROUNDS = 3
+TIMES = {100_000: 3}  # in each round: what the largest is compared with, and short enough for chance to show
 DISTINCT = 10_000  # files; more names than that are links to them
 TINY = 45, 55  # width and height in pixels
 WIDTH = 8  # channels of the network, a quarter of the CNN's
@@ -41,41 +44,58 @@ IMAGES_PER_S = 200.0  # of a worker whose network waits
 WAITING_IMAGES, WAITING_SHARD = 10_000, 128  # two batches: one that is not full takes as long
 LIMIT_S = 3000.0
 
+Curves = dict[str, list[dict[str, Any]]]
 
-def measured(work: Path, most_keys: int = KEYS[-1], most_images: int = IMAGES[-1]) -> dict[str, list[dict[str, Any]]]:
-    """Points of each curve."""
-    points = {
-        "inventory": _inventory(work, [keys for keys in KEYS if keys <= most_keys]),
-        "images": _images(work, [images for images in IMAGES if images <= most_images]),
-        "workers": _waiting(work, [(1, count) for count in WORKERS]),
-        "nodes": _waiting(work, [(count, 1) for count in WORKERS]),
+
+def measured(work: Path) -> Curves:
+    """How it grows with the bucket: points of each curve."""
+    return {"inventory": _told("inventory", _inventory(work)), "images": _told("images", _images(work))}
+
+
+def on_a_cluster(work: Path) -> Curves:
+    """How it grows with the cluster."""
+    return {
+        "workers": _told("workers", _waiting(work, [(1, count) for count in WORKERS])),
+        "nodes": _told("nodes", _waiting(work, [(count, 1) for count in WORKERS])),
     }
-    return {name: list(_told(name, curve)) for name, curve in points.items()}
 
 
-def _told(name: str, points: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _told(name: str, points: Iterator[dict[str, Any]]) -> list[dict[str, Any]]:
+    told = []
     for point in points:
         print(f"scale {name}: {point}", file=sys.stderr, flush=True)
-        yield point
+        told.append(point)
+    return told
 
 
-def _inventory(work: Path, keys: Sequence[int]) -> Iterator[dict[str, Any]]:
-    for count in keys:
+def _inventory(work: Path) -> Iterator[dict[str, Any]]:
+    for count in KEYS:
         output = _empty(work / "output" / "scale")
         words = ["--keys", str(count), "--output", str(output)]
         ended = _run(work, [sys.executable, "-m", "tests.benchmarks.scale_inventory", *words])
         yield {"keys": count, **json.loads(ended.stdout)}
 
 
-def _images(work: Path, images: Sequence[int]) -> Iterator[dict[str, Any]]:
-    registry = _registry(work)
-    for count in images:
-        folder = _tiny(work, count)
-        output = _empty(work / "output" / "scale")
-        command = [str(BIN / "celebvision"), "classify", "--input", str(folder), "--output", str(output), "--json"]
-        parts = Parts(output)
-        ended = _run(work, [*command, "--model", "cnn", "--registry", str(registry)], parts)
-        yield {"images": count, "seconds": ended.seconds, "peak_bytes": ended.peak_bytes} | parts.phases(ended)
+def _images(work: Path) -> Iterator[dict[str, Any]]:
+    """Medians of rounds, up and down in turns, so that a machine that slows down slows all counts."""
+    seen: dict[int, list[dict[str, float]]] = {count: [] for count in IMAGES}
+    turn = [count for count in IMAGES for _ in range(TIMES.get(count, 1))]
+    for number in range(ROUNDS):
+        for count in turn if number % 2 == 0 else reversed(turn):
+            seen[count].append(_classified(work, count))
+            print(f"scale images, round {number + 1}: {count} {seen[count][-1]}", file=sys.stderr, flush=True)
+    for count, runs in seen.items():
+        medians = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+        yield {"images": count, "rounds": len(runs), **medians}
+
+
+def _classified(work: Path, count: int) -> dict[str, float]:
+    registry, folder = _registry(work), _tiny(work, count)
+    output = _empty(work / "output" / "scale")
+    command = [str(BIN / "celebvision"), "classify", "--input", str(folder), "--output", str(output), "--json"]
+    parts = Parts(output)
+    ended = _run(work, [*command, "--model", "cnn", "--registry", str(registry)], parts)
+    return {"seconds": ended.seconds, "peak_bytes": ended.peak_bytes} | parts.phases(ended)
 
 
 def _waiting(work: Path, counts: Sequence[tuple[int, int]]) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ STAGES = {  # of the profile, and what they are called in its table
     "other": "other",
 }
 KINDS = (*steps.KINDS, steps.OTHER)
+ELSEWHERE = {"gpu", "scale"}  # measures that were taken on another machine than the rest, maybe
 BILLION = 1_000_000_000
 SHARD_KEYS, PAGE_KEYS = 1000, 1000
 GET_USD, PUT_USD = 0.0004 / 1000, 0.005 / 1000  # S3 standard, us-east-1; listing costs as much as putting
@@ -31,9 +32,9 @@ def filled(text: str, results: list[dict[str, Any]]) -> str:
     """The page with each table made anew; one of which nothing is known stays as it is."""
     measured: dict[str, Any] = {}
     for result in results:
-        rest = {name: value for name, value in result.items() if name not in ("command", "machine", "gpu")}
-        if "gpu" in result:  # maybe on another machine than the rest
-            measured["gpu"] = result["gpu"] | {"machine": result["machine"]}
+        for name in result.keys() & ELSEWHERE:
+            measured[name] = result[name] | {"machine": result["machine"]}
+        rest = {name: value for name, value in result.items() if name not in ("command", "machine", *ELSEWHERE)}
         if rest:
             measured |= rest | {"machine": result["machine"]}
 
@@ -171,13 +172,15 @@ def _images(measured: dict[str, Any]) -> str:
             f"{point['images']:,}",
             f"{point['seconds']:.1f} s",
             f"{point['first_s']:.1f} s",
+            f"{1e6 * point['image_s']:.0f} µs" if point["work_s"] else "",
             f"{point['finish_s']:.1f} s",
             slope,
             f"{point['peak_bytes'] / 1e9:.2f} GB",
         )
         for point, slope in zip(points, slopes, strict=True)
     ]
-    return _table(("images", "time", "first part", "from the last part on", "each image more", "memory"), rows)
+    head = ("images", "time", "first part", "an image then", "from the last part on", "each image more", "memory")
+    return _table(head, rows)
 
 
 def _slope(one: dict[str, Any], two: dict[str, Any]) -> float:
@@ -186,7 +189,7 @@ def _slope(one: dict[str, Any], two: dict[str, Any]) -> float:
 
 def _waiting(name: str) -> Callable[[dict[str, Any]], str]:
     def table(measured: dict[str, Any]) -> str:
-        points = measured["scale"][name]
+        points = measured["cluster"][name]
         rows = [
             (
                 str(point[name]),
@@ -235,6 +238,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "profile": _profile,
     "steps": _steps,
     "feeding": _feeding,
+    "scale": lambda measured: _machine(measured["scale"]),
     "inventory": _inventory,
     "images": _images,
     "workers": _waiting("workers"),
@@ -246,4 +250,5 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "gpu_paintings": _gpu_paintings,
 }
 OWN = ("machine", "parts", "choices", "profile", "steps", "feeding")  # tables of a measure of their name
-NEEDS = {name: name if name in OWN else "gpu" if name.startswith("gpu") else "scale" for name in TABLES}
+NEEDS = dict.fromkeys(TABLES, "scale") | {name: name for name in OWN} | {"workers": "cluster", "nodes": "cluster"}
+NEEDS |= {name: "gpu" for name in TABLES if name.startswith("gpu")}
