@@ -52,6 +52,11 @@ class CycleGANSettings(Part):
     diff_augment: list[Literal["colour", "translation", "cutout"]] = Field(
         [], description="random changes before judging, for style sets of a few hundred pictures or less"
     )
+    projected: list[str] = Field(
+        [],
+        description="layers of VGG-16 by which drawn styles are judged besides, for short trainings and small style "
+        "sets, such as conv2_2; its weights are features_weights",
+    )
     accumulate: int = Field(1, ge=1, description="parts that a worker's batch is computed in, to save memory")
     style_crop: Crop = Field(
         (0.9, 1.0), description="least and largest crop of a style picture, share of its shorter side"

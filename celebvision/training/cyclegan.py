@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, cast
@@ -20,6 +20,8 @@ from celebvision.models.classifier import has_bfloat16
 from celebvision.models.cyclegan import CycleGAN, PatchGAN
 from celebvision.models.diffaugment import diff_augment
 from celebvision.models.features import Features, fid, kid
+from celebvision.models.projected import ProjectedGAN, Projection
+from celebvision.models.vgg import VGG
 from celebvision.training.average import Average
 from celebvision.training.loop import SCORE, Batch
 
@@ -37,6 +39,7 @@ class Judged:
     photos: NDArray[np.uint8]  # N H W 3, of the validation split
     styles: NDArray[np.uint8]  # M H W 3
     features: Features
+    projects: VGG | None = None  # through which a discriminator of styles looks
 
 
 class CycleGANTask:
@@ -57,7 +60,10 @@ class CycleGANTask:
         (phase,) = settings.phases
         self.epochs, self.peak_rate = phase.epochs, phase.learning_rate
         self.generators = Generators(settings.arguments).to(device).to(memory_format=torch.channels_last)
-        self.discriminators = Discriminators(self.words.discriminator_width, self.words.discriminator_layers)
+        vgg = judged.projects
+        self.projection = Projection(vgg.to(device), torch.from_numpy(judged.styles)) if vgg else None
+        channels = self.projection.channels if self.projection else {}
+        self.discriminators = Discriminators(self.words.discriminator_width, self.words.discriminator_layers, channels)
         self.discriminators.to(device).to(memory_format=torch.channels_last)
         self.average = AveragedModel(self.generators, multi_avg_fn=Average(settings.ema_decay))
         self.wrapped_generators, self.wrapped_discriminators = parallel(self.generators), parallel(self.discriminators)
@@ -124,11 +130,8 @@ class CycleGANTask:
         words = self.words
         with self.autocast:
             made = self.wrapped_generators(photos, styles, identity=words.identity_weight > 0)
-            verdicts = [
-                self.discriminators.of_styles(self._augmented(made["style"].float())),
-                self.discriminators.of_photos(self._augmented(made["photo"].float())),
-            ]
-        adversarial = least_squares(verdicts[0], 1.0) + least_squares(verdicts[1], 1.0)
+            verdicts = self.discriminators(*self._seen(made["style"].float(), made["photo"].float()))
+        adversarial = sum((least_squares(verdict, 1.0) for side in verdicts for verdict in side), torch.zeros(()))
         cycle = absolute(made["photo_again"], photos) + absolute(made["style_again"], styles)
         losses = {"generator": adversarial + words.cycle_weight * cycle, "adversarial": adversarial, "cycle": cycle}
         if words.identity_weight > 0:
@@ -141,10 +144,15 @@ class CycleGANTask:
         style_drawn = self.pools[0].swap(style_drawn, self.generator)
         photo_drawn = self.pools[1].swap(photo_drawn, self.generator)
         with self.autocast:
-            verdicts = self.wrapped_discriminators(
-                self._augmented(torch.cat((styles, style_drawn))), self._augmented(torch.cat((photos, photo_drawn)))
-            )
-        return sum((discriminator_loss(*verdict.chunk(2)) for verdict in verdicts), torch.zeros(())) / 2
+            seen = self._seen(torch.cat((styles, style_drawn)), torch.cat((photos, photo_drawn)))
+            verdicts = self.wrapped_discriminators(*seen)
+        sides = [torch.stack([discriminator_loss(*verdict.chunk(2)) for verdict in side]).mean() for side in verdicts]
+        return torch.stack(sides).mean()
+
+    def _seen(self, styles: Tensor, photos: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """What the discriminators are shown of pictures."""
+        styles, photos = self._augmented(styles), self._augmented(photos)
+        return styles, photos, self.projection(styles) if self.projection else {}
 
     def _augmented(self, images: Tensor) -> Tensor:
         with torch.autocast(images.device.type, enabled=False):
@@ -266,14 +274,17 @@ class Generators(nn.Module):
 
 
 class Discriminators(nn.Module):
-    """One for each side, as one module for the same reason."""
+    """One for each side, and one of what is seen in styles, as one module for the same reason."""
 
-    def __init__(self, width: int, layers: int) -> None:
+    def __init__(self, width: int, layers: int, channels: Mapping[str, int]) -> None:
+        """`channels`: of the feature maps that are judged too; there may be none."""
         super().__init__()
         self.of_styles, self.of_photos = PatchGAN(width, layers), PatchGAN(width, layers)
+        self.of_maps = ProjectedGAN(channels)
 
-    def forward(self, styles: Tensor, photos: Tensor) -> tuple[Tensor, Tensor]:
-        return self.of_styles(styles), self.of_photos(photos)
+    def forward(self, styles: Tensor, photos: Tensor, maps: Mapping[str, Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """The verdicts on styles and on photos."""
+        return [self.of_styles(styles), *self.of_maps(maps)], [self.of_photos(photos)]
 
 
 class ImagePool:

@@ -20,8 +20,9 @@ from celebvision.config import TrainSettings
 from celebvision.job import JobFailed, code_version
 from celebvision.models import complete_arguments
 from celebvision.models.cyclegan import CycleGAN
-from celebvision.models.features import Features, make_features
+from celebvision.models.features import Features, InceptionFeatures, VGGStatistics, make_features
 from celebvision.models.stylizer import Stylizer
+from celebvision.models.vgg import VGG
 from celebvision.pretrained import weights_of
 from celebvision.training.cyclegan import LOADED, CycleGANTask, Judged, grid
 from celebvision.training.recipe import Parallel
@@ -53,12 +54,16 @@ class CycleGANRecipe:
             make_features(self.words.features)
         except ValueError as error:
             raise JobFailed(f"cyclegan.features: {error}") from None
+        self._vgg()
         loaded = math.ceil(self.size * LOADED)
         self.read = ReadRowGroup(settings.data, (), loaded, loaded)
         self.judged: Any = None
 
     def prepare(self) -> None:
-        self.judged = ray.put(Judged(self._photos(), self._styles(), self._features()))
+        vgg = self._vgg()
+        if vgg:
+            self._load(vgg, "vgg16")
+        self.judged = ray.put(Judged(self._photos(), self._styles(), self._features(), vgg))
 
     def task(self, device: torch.device, parallel: Parallel) -> CycleGANTask:
         context = ray.train.get_context()
@@ -110,15 +115,34 @@ class CycleGANRecipe:
 
     def _features(self) -> Features:
         features = make_features(self.words.features)
+        self._load(features, features.name)
+        return features
+
+    def _vgg(self) -> VGG | None:
+        """By which drawn styles are judged besides, without its weights."""
+        if not self.words.projected:
+            return None
+        if not self.words.features.startswith("vgg16:"):
+            raise JobFailed(
+                f"cyclegan.projected: its weights are features_weights, which are of {self.words.features}; give "
+                "features: vgg16:relu4_3"
+            )
+        try:
+            return VGG("vgg16", self.words.projected)
+        except ValueError as error:
+            raise JobFailed(f"cyclegan.projected: {error}") from None
+
+    def _load(self, network: InceptionFeatures | VGGStatistics | VGG, name: str) -> None:
         weights = self.words.features_weights
         try:
-            features.load(weights_of(weights, features.name))
+            network.load(weights_of(weights, name))
         except ValueError as error:
             raise JobFailed(f"cyclegan.features_weights: {weights}: {error}") from None
-        return features
 
     def _card(self, title: str, direction: str, metrics: dict[str, float]) -> str:
         settings = self.settings
+        layers = ", ".join(self.words.projected)
+        judged = f" Drawn styles were judged by {layers} of VGG-16 too." if layers else ""
         does = "draws photos in the manner of" if direction == "to_style" else "draws photos of pictures such as"
         return f"""# {title}
 
@@ -126,7 +150,7 @@ A `cyclegan` generator that {does} `{self.style_data.source}` ({self.style_data.
 `{self.style_data.digest[:12]}`).
 
 Trained on {self.data.rows("train")} photos of `{self.data.source}` (digest `{self.data.digest[:12]}`) at {self.size}
-pixels, seed {settings.seed}. `kid` and `fid` are of features `{self.words.features}` (weights
+pixels, seed {settings.seed}.{judged} `kid` and `fid` are of features `{self.words.features}` (weights
 `{self.words.features_weights}`), between {min(self.words.valid_images, self.data.rows("valid"))} validation photos as
 drawn and the style set; `kid_share` is `kid` as a share of what the photos themselves have. The best epoch was chosen
 by `kid`.

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from celebvision.celeba.ingest import ingest
 from celebvision.config import IngestSettings, TrainSettings
 from celebvision.models.features import VGGStatistics
+from celebvision.models.vgg import VGG
 from celebvision.training.cyclegan import (
     CycleGANTask,
     ImagePool,
@@ -64,7 +65,8 @@ def task(styles: str) -> MakeTask:
             cyclegan=more,
         )
         torch.manual_seed(0)
-        judged = Judged(faces(8, seed=1, side=16), faces(6, seed=2, side=16), VGGStatistics("relu1_2"))
+        vgg = VGG("vgg16", more["projected"]) if more.get("projected") else None
+        judged = Judged(faces(8, seed=1, side=16), faces(6, seed=2, side=16), VGGStatistics("relu1_2"), vgg)
         made = CycleGANTask(settings, judged, torch.device("cpu"), 0, 1, parallel)
         made.autocast = torch.autocast("cpu", torch.bfloat16, enabled=False)  # exact numbers
         torch.manual_seed(5)
@@ -109,9 +111,10 @@ def test_the_rate_of_a_step_follows_the_schedule(task: MakeTask) -> None:
     assert made.discriminator_optimizer.param_groups[0]["lr"] == 0.25e-3
 
 
-def test_a_step_computes_the_gradient_of_the_papers_losses(task: MakeTask) -> None:
+@pytest.mark.parametrize("layers", [[], ["conv1_2", "conv2_1"]])
+def test_a_step_computes_the_gradient_of_the_papers_losses(task: MakeTask, layers: list[str]) -> None:
     """Against the paper's equations, written down once more and straightforwardly."""
-    made = task(identity_weight=5.0, pool=0)
+    made = task(identity_weight=5.0, pool=0, projected=layers)
     photos, styles = (torch.randn(3, 3, 16, 16) for _ in range(2))
     losses, drawn = made._draw(photos, styles)
     losses["generator"].backward()
@@ -120,7 +123,15 @@ def test_a_step_computes_the_gradient_of_the_papers_losses(task: MakeTask) -> No
     made.generators.zero_grad()
     g, f = made.generators.to_style, made.generators.to_photo
     d_style, d_photo = made.discriminators.of_styles, made.discriminators.of_photos
+    by_layer = [
+        lambda pictures, layer=layer: made.discriminators.of_maps.heads[layer](
+            (made.projection.vgg(pictures / 2 + 0.5)[layer] - made.projection.means[layer])
+            / made.projection.units[layer]
+        )
+        for layer in layers
+    ]
     wanted = ((d_style(g(photos)) - 1) ** 2).mean() + ((d_photo(f(styles)) - 1) ** 2).mean()
+    wanted = wanted + sum(((judge(g(photos)) - 1) ** 2).mean() for judge in by_layer)
     wanted = wanted + 10 * ((f(g(photos)) - photos).abs().mean() + (g(f(styles)) - styles).abs().mean())
     wanted = wanted + 5 * ((g(styles) - styles).abs().mean() + (f(photos) - photos).abs().mean())
     wanted.backward()
@@ -129,11 +140,12 @@ def test_a_step_computes_the_gradient_of_the_papers_losses(task: MakeTask) -> No
 
     made.discriminators.zero_grad()
     loss = made._judge(photos, styles, *drawn)
-    halves = [
-        ((judge(real) - 1) ** 2).mean() / 2 + (judge(made_up) ** 2).mean() / 2
-        for judge, real, made_up in ((d_style, styles, g(photos)), (d_photo, photos, f(styles)))
-    ]
-    torch.testing.assert_close(loss, (halves[0] + halves[1]) / 2)
+
+    def halves(judge: Callable[[Tensor], Tensor], real: Tensor, made_up: Tensor) -> Tensor:
+        return ((judge(real) - 1) ** 2).mean() / 2 + (judge(made_up) ** 2).mean() / 2
+
+    of_styles = [halves(judge, styles, g(photos)) for judge in (d_style, *by_layer)]
+    torch.testing.assert_close(loss, (sum(of_styles) / len(of_styles) + halves(d_photo, photos, f(styles))) / 2)
 
 
 def test_without_identity_it_is_not_computed(task: MakeTask) -> None:
@@ -141,8 +153,12 @@ def test_without_identity_it_is_not_computed(task: MakeTask) -> None:
     assert "identity" in task(identity_weight=1).step(batch(), 0)
 
 
-def test_the_discriminators_gradient_never_reaches_the_generators_and_the_reverse(task: MakeTask) -> None:
-    made = task()
+@pytest.mark.parametrize("layers", [[], ["conv2_1"]])
+def test_the_discriminators_gradient_never_reaches_the_generators_and_the_reverse(
+    task: MakeTask, layers: list[str]
+) -> None:
+    made = task(projected=layers)
+    pretrained = parameters(made.projection.vgg) if made.projection else []
     made.step(batch(), 0)  # so that old gradients are there to be mistaken for new ones
     of_generators: list[list[Tensor]] = []
 
@@ -168,6 +184,9 @@ def test_the_discriminators_gradient_never_reaches_the_generators_and_the_revers
     made.step(batch(), 0)
     assert len(of_generators) == 1
     assert any(not torch.equal(*pair) for pair in zip(before, parameters(made.discriminators), strict=True))
+    if made.projection:
+        torch.testing.assert_close(parameters(made.projection.vgg), pretrained, rtol=0, atol=0)
+        assert not gradients(made.projection.vgg)
 
 
 def test_a_batch_in_parts_gives_the_gradient_of_the_whole(task: MakeTask) -> None:
@@ -218,13 +237,13 @@ def test_it_learns_and_the_way_there_and_back_gets_shorter(task: MakeTask) -> No
 
 
 def test_it_goes_on_from_a_state_as_if_nothing_had_happened(task: MakeTask) -> None:
-    made = task(diff_augment=["colour", "translation", "cutout"], pool=3)
+    made = task(diff_augment=["colour", "translation", "cutout"], pool=3, projected=["conv1_2"])
     for step in range(3):
         made.step(batch(seed=step), 0)
     written = io.BytesIO()
     torch.save(made.state(), written)
     written.seek(0)
-    other = task(diff_augment=["colour", "translation", "cutout"], pool=3)
+    other = task(diff_augment=["colour", "translation", "cutout"], pool=3, projected=["conv1_2"])
     other.load_state(torch.load(written, weights_only=True))
     losses = []
     for one in (made, other):

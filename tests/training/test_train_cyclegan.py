@@ -49,6 +49,7 @@ def given(data: dict[str, str], home: str, epochs: int = 2, **more: Any) -> dict
         "discriminator_width": 4,
         "discriminator_layers": 1,
         "diff_augment": ["colour", "translation", "cutout"],
+        "projected": ["conv1_2", "conv2_1"],
         "features": "vgg16:relu2_1",
         "features_weights": data["weights"],
         "valid_images": 8,
@@ -76,7 +77,9 @@ def test_both_directions_are_published_and_an_epoch_shows_its_pictures(data: dic
         model = registry.resolve(bucket, name)  # the first version is in production
         assert model.targets == []
         assert model.arguments == {"size": 16, "width": 4, "blocks": 1, "antialias": False}
-        assert does in open_store(bucket).get(f"{name}/{model.version}/card.md").decode()
+        card = open_store(bucket).get(f"{name}/{model.version}/card.md").decode()
+        assert does in card
+        assert "judged by conv1_2, conv2_1 of VGG-16 too" in card
         assert open_store(bucket).get(f"{name}/{model.version}/samples/before-after.png")
         network = registry.assemble(model, registry.load_state(bucket, model))
         assert Stylizer(network).draw(torch.zeros(1, 20, 24, 3, dtype=torch.uint8)).shape == (1, 20, 24, 3)  # type: ignore[arg-type]
@@ -133,6 +136,11 @@ def test_a_killed_driver_goes_on_from_the_last_finished_epoch(data: dict[str, st
         ({"style_data": "nowhere"}, "holds no dataset.json"),
         ({"arguments": {"size": 30}}, "refused by cyclegan"),
         ({"cyclegan": {"features": "resnet"}}, r"cyclegan\.features: .*there are"),
+        ({"cyclegan": {"features": "inception_v3"}}, r"cyclegan\.projected: .* of inception_v3; give features: vgg16"),
+        (
+            {"cyclegan": {"features": "vgg16:relu1_1", "projected": ["relu9"]}},
+            r"cyclegan\.projected: .* no layer relu9",
+        ),
         ({"batch_size": 64}, "batch_size: 64 is more than the 48"),
     ],
 )
