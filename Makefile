@@ -56,7 +56,7 @@ integration-rest: install
 dashboards: install ## make Grafana's dashboards anew from their code
 	$(BIN)/python -m cluster.monitoring.grafana.write
 
-bench: install ## measure parts, paths, scale, and classify beside its peers, to build/bench.json; two hours or so
+bench: install ## measure parts, paths, scale, and classify beside its peers, to build/bench.json; three hours or so
 	mkdir -p build
 	$(BIN)/python -m tests.benchmarks > build/bench.json
 

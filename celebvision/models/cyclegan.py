@@ -15,6 +15,7 @@ GRID = 4  # the generator shrinks by it and grows back, so both sides of its inp
 SMALLEST = 16  # pixels of a side: a quarter of it must still be larger than what is reflected around it
 FIRST_DEVIATION = 0.02  # of initial weights (section 7.1 of the paper's appendix)
 BLUR = (1.0, 2.0, 1.0)
+WITHIN = 0.98  # of tanh's range, in which its inverse is not too steep
 
 Norm = Callable[[int], nn.Module]  # makes the normalisation of so many channels
 
@@ -29,6 +30,7 @@ class CycleGAN(nn.Module):
       leaves a checkerboard (Odena et al. 2016).
     - `antialias`: on the way down each convolution keeps the size, and a blur takes every second pixel (Zhang 2019,
       arXiv:1904.11486), so that a shifted face is drawn with the same lines.
+    - `skip`: what it draws is added to the picture, so that it begins with that and learns what to change.
     - Instance normalisation has a learnt scale and offset, as batch normalisation would.
     - Its statistics can be set from outside (`statistics_of`), so that a picture drawn in tiles has no seams.
 
@@ -37,9 +39,12 @@ class CycleGAN(nn.Module):
         width: channels of the first convolution.
         blocks: residual blocks.
         antialias: blur where it shrinks.
+        skip: add what is drawn to the picture, for short trainings and manners that leave faces where they are.
     """
 
-    def __init__(self, size: int = 128, width: int = 64, blocks: int = 9, antialias: bool = False) -> None:
+    def __init__(
+        self, size: int = 128, width: int = 64, blocks: int = 9, antialias: bool = False, skip: bool = False
+    ) -> None:
         if size < SMALLEST or size % GRID:
             raise ValueError(f"size: a multiple of {GRID}, at least {SMALLEST}; got {size}")
         if width < 1 or blocks < 1:
@@ -54,6 +59,7 @@ class CycleGAN(nn.Module):
         self.blocks = nn.Sequential(*(Residual(4 * width) for _ in range(blocks)))
         self.up = nn.Sequential(Up(4 * width, 2 * width), Up(2 * width, width))
         self.last = nn.Conv2d(width, 3, 7)
+        self.skip = skip
         self.apply(initialise)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -62,7 +68,8 @@ class CycleGAN(nn.Module):
         The range is tanh's: -1 is black, 1 is white, which `preprocessing` makes of pixels.
         """
         features = self.up(self.blocks(self.down(self.first(images))))
-        return torch.tanh(self.last(reflect(features, 3)))
+        drawn = self.last(reflect(features, 3))
+        return torch.tanh(drawn + torch.atanh(images.clamp(-WITHIN, WITHIN)) if self.skip else drawn)
 
     @contextmanager
     def statistics_of(self, images: Tensor) -> Iterator[None]:

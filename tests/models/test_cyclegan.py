@@ -29,9 +29,9 @@ def scene(height: int, width: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(pixels.clip(0, 255).astype(np.uint8)[None])
 
 
-@pytest.mark.parametrize("antialias", [False, True])
-def test_a_picture_of_any_size_keeps_its_shape_and_stays_in_range(antialias: bool) -> None:
-    network = made(antialias=antialias)
+@pytest.mark.parametrize("arguments", [{}, {"antialias": True}, {"skip": True}])
+def test_a_picture_of_any_size_keeps_its_shape_and_stays_in_range(arguments: dict[str, bool]) -> None:
+    network = made(**arguments)
     for height, width in ((16, 16), (64, 64), (20, 100)):
         drawn = network(torch.rand(2, 3, height, width) * 2 - 1)
         assert drawn.shape == (2, 3, height, width)
@@ -45,6 +45,18 @@ def test_the_paper_generator_has_the_parameters_of_the_paper() -> None:
     last, norms = 64 * 3 * 49 + 3, 2 * (64 + 128 + 256 + 18 * 256 + 128 + 64)
     network = create("cyclegan", **complete_arguments("cyclegan"))
     assert sum(parameter.numel() for parameter in network.parameters()) == convolutions + last + norms
+
+
+def test_with_a_skip_what_is_drawn_is_added_to_the_picture() -> None:
+    torch.manual_seed(0)
+    network = CycleGAN(size=16, width=8, blocks=1, skip=True)
+    images = torch.rand(2, 3, 20, 24) * 2 - 1
+    assert (network(images) - images).abs().mean() < 0.3, "a network that learnt nothing draws something else"
+    nn.init.zeros_(network.last.weight)
+    torch.testing.assert_close(network(images), images, rtol=0, atol=0.021)  # black and white are tanh's limits
+    network(images).square().mean().backward()
+    assert network.last.weight.grad is not None
+    assert network.last.weight.grad.any()
 
 
 @pytest.mark.parametrize("arguments", [{"size": 10}, {"size": 12}, {"width": 0}, {"blocks": 0}])
@@ -149,9 +161,10 @@ def test_what_is_no_batch_of_pictures_is_refused() -> None:
         Stylizer(made(), tile=64)
 
 
-def test_tiles_give_what_the_whole_gives() -> None:
+@pytest.mark.parametrize("skip", [False, True])
+def test_tiles_give_what_the_whole_gives(skip: bool) -> None:
     picture = scene(310, 457)
-    tiled, wide = Stylizer(made(), tile=144), Stylizer(made(), tile=1024)
+    tiled, wide = Stylizer(made(skip=skip), tile=144), Stylizer(made(skip=skip), tile=1024)
     tiled.autocast = wide.autocast = False
     pixels = _filled(picture)
     with torch.inference_mode(), tiled._statistics_of(pixels):

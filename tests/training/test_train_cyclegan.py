@@ -76,7 +76,7 @@ def test_both_directions_are_published_and_an_epoch_shows_its_pictures(data: dic
     for name, does in (("cyclegan-grey", "photos in the manner of"), ("cyclegan-grey-reverse", "photos of pictures")):
         model = registry.resolve(bucket, name)  # the first version is in production
         assert model.targets == []
-        assert model.arguments == {"size": 16, "width": 4, "blocks": 1, "antialias": False}
+        assert model.arguments == {"size": 16, "width": 4, "blocks": 1, "antialias": False, "skip": False}
         card = open_store(bucket).get(f"{name}/{model.version}/card.md").decode()
         assert does in card
         assert "judged by conv1_2, conv2_1 of VGG-16 too" in card
