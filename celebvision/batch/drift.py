@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from celebvision.batch.record import POSITIVE, Run
 from celebvision.job import JobFailed
@@ -42,8 +43,8 @@ def distributions_of(rows: pa.Table) -> Distributions:
     found |= {name: _by_power(rows[name]) for name in SIZES if name in rows.column_names}
     if BRIGHTNESS in rows.column_names:
         found[BRIGHTNESS] = _by_share(rows[BRIGHTNESS])
-    reasons = zip(rows["stage"].to_pylist(), rows["error"].to_pylist(), strict=True)
-    found[FAILURES] = Counter(f"{stage} {error}" if stage else NONE for stage, error in reasons)
+    reasons = rows.group_by(["stage", "error"]).aggregate([([], "count_all")]).to_pylist()
+    found[FAILURES] = {f"{one['stage']} {one['error']}" if one["stage"] else NONE: one["count_all"] for one in reasons}
     return found
 
 
@@ -126,12 +127,17 @@ def between(runs: Iterable[Run], run_ids: tuple[str, str]) -> dict[str, float]:
 def _by_share(column: pa.ChunkedArray) -> dict[str, int]:
     values = column.drop_null().to_numpy()
     bins = np.minimum((values * SHARES).astype(int), SHARES - 1)
-    return {f"{number / SHARES:.2f}": count for number, count in Counter(bins.tolist()).items()}
+    return {f"{number / SHARES:.2f}": count for number, count in _counted(bins)}
 
 
 def _by_power(column: pa.ChunkedArray) -> dict[str, int]:
     _, exponents = np.frexp(column.drop_null().to_numpy().astype(float))  # a value is 0.5..1 times 2 to the exponent
-    return {str(2 ** (exponent - 1)): count for exponent, count in Counter(exponents.tolist()).items()}
+    return {str(2 ** (exponent - 1)): count for exponent, count in _counted(exponents)}
+
+
+def _counted(numbers: NDArray[Any]) -> Iterator[tuple[int, int]]:
+    values, counts = np.unique(numbers, return_counts=True)
+    return zip(values.tolist(), counts.tolist(), strict=True)
 
 
 def _place(item: tuple[str, int]) -> tuple[float, str]:
