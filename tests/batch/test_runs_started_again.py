@@ -50,7 +50,7 @@ def test_a_run_that_storage_failed_goes_on_with_its_own_model_and_without_doing_
 
     def refuse_the_second_shard(self: S3Backend, bucket_name: str, key_name: str, *arguments: Any, **words: Any) -> Any:
         if key_name in names[6:]:
-            wait_until(lambda: any("parts/part-00000" in key for key in self.get_bucket(bucket_name).keys))
+            wait_until(lambda: any("parts/part-00000" in key for key in self.get_bucket(bucket_name).keys), 120)
             raise Refused
         return honest(self, bucket_name, key_name, *arguments, **words)
 
