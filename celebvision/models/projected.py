@@ -25,11 +25,11 @@ class Projection:
     def __init__(self, vgg: VGG, pictures: Tensor) -> None:
         self.vgg = vgg.to(memory_format=torch.channels_last)
         device = next(vgg.parameters()).device
-        with torch.inference_mode():
+        with torch.no_grad():
             parts = [vgg(part.to(device).permute(0, 3, 1, 2).float() / 255) for part in pictures.split(BATCH)]
             maps = {layer: torch.cat([part[layer] for part in parts]).float() for layer in vgg.layers}
-        self.means = {layer: seen.mean((0, 2, 3), keepdim=True).clone() for layer, seen in maps.items()}
-        deviations = {layer: seen.std((0, 2, 3), keepdim=True).clone() for layer, seen in maps.items()}
+        self.means = {layer: seen.mean((0, 2, 3), keepdim=True) for layer, seen in maps.items()}
+        deviations = {layer: seen.std((0, 2, 3), keepdim=True) for layer, seen in maps.items()}
         self.units = {layer: units.clamp_min(float(LEAST * units.mean())) for layer, units in deviations.items()}
 
     @property
