@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial, reduce
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from celebvision.ray_session import clear_errors
 from celebvision.storage import NotFound, Store, open_store, read_table, write_table
 
 PARTS_A_FILE = 200  # at 1,000 keys a part, 200,000 rows a file
+FILES_HERE = 8  # are sooner done by the driver than workers are found for them
 MERGE_CPUS = 1.0  # a worker for each half would take longer to start than to merge
 NOT_IN_RESULTS = [name for name, _ in FAILURE_FIELDS]
 FAILURE_COLUMNS = ["key", "etag", *NOT_IN_RESULTS, "model", "model_version", "run_id"]
@@ -41,16 +43,11 @@ def finish(output: Store, run: Run) -> tuple[dict[str, int], dict[str, int], Dis
     """
     shards = run.inventory["shards"]
     spans = [(first, min(first + PARTS_A_FILE, shards)) for first in range(0, shards, PARTS_A_FILE)]
-    if len(spans) == 1:  # sooner done here than a worker is found for it
-        merged = [_merge(output.uri, run, 0, *spans[0])]
-    else:
-        merge = ray.remote(num_cpus=MERGE_CPUS)(_merge)
-        with clear_errors(), progress(f"{run.verb}, results", len(spans), "files") as show:
-            tasks = [merge.remote(output.uri, run, file, *span) for file, span in enumerate(spans)]
-            merged = []
-            for task in tasks:
-                merged.append(ray.get(task))
-                show(len(merged))
+    merged = []
+    with clear_errors(), progress(f"{run.verb}, results", len(spans), "files") as show:
+        for one in _files(output.uri, run, spans):
+            merged.append(one)
+            show(len(merged))
     counts = sum((one.counts for one in merged), Counter[str]())
     reasons = sum((one.reasons for one in merged), Counter[str]())
     if counts["results"] + counts["failures"] != run.inventory["keys"]:
@@ -75,6 +72,17 @@ class _Merged(NamedTuple):
     counts: Counter[str]
     reasons: Counter[str]
     distributions: Distributions
+
+
+def _files(uri: str, run: Run, spans: list[tuple[int, int]]) -> Iterator[_Merged]:
+    if len(spans) <= FILES_HERE:
+        for file, span in enumerate(spans):
+            yield _merge(uri, run, file, *span)
+        return
+    merge = ray.remote(num_cpus=MERGE_CPUS)(_merge)
+    tasks = [merge.remote(uri, run, file, *span) for file, span in enumerate(spans)]
+    for task in tasks:
+        yield ray.get(task)
 
 
 def _merge(uri: str, run: Run, file: int, first: int, last: int) -> _Merged:

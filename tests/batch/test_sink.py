@@ -65,10 +65,12 @@ def keys_in(output: Store, folder: str) -> list[str]:
     return [key for stat in output.list(folder) for key in read_table(output, stat.key)["key"].to_pylist()]
 
 
+@pytest.mark.parametrize("files_here", [2, 1], ids=["here", "by workers"])
 def test_every_row_goes_to_results_or_failures_in_order(
-    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+    output: Store, a_run: Run, files_here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sink, "PARTS_A_FILE", 2)
+    monkeypatch.setattr(sink, "FILES_HERE", files_here)
     counts, reasons, distributions = finish(output, a_run)
     assert counts == {"results": 4, "failures": 2, "failures_decode": 2}
     assert reasons == {"decode decode": 2}
@@ -97,8 +99,9 @@ def test_how_the_rows_are_spread_is_told_and_an_older_version_may_have_written_s
         "brightness": {"0.25": 1, "0.75": 1},
         "failures": {"decode decode": 2, "none": 4},
     }
-    for parts_a_file in (200, 1):  # here, and by workers
-        monkeypatch.setattr(sink, "PARTS_A_FILE", parts_a_file)
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 1)
+    for files_here in (3, 2):  # here, and by workers
+        monkeypatch.setattr(sink, "FILES_HERE", files_here)
         counts, _, distributions = finish(output, a_run)
         assert counts == {"results": 4, "results_uncertain": 1, "failures": 2, "failures_decode": 2}
         assert distributions == expected

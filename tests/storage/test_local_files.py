@@ -1,6 +1,7 @@
 """What a folder as a store must hold that S3 does by itself: no key leads out, no half file, no lost update."""
 
 import os
+import random
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,6 +53,20 @@ def test_unfinished_and_lock_files_are_not_listed(local: Store, tmp_path: Path) 
     local.replace("key", b"2", local.put("key", b"1"))
     (tmp_path / "store" / ".celebvision-0123").write_bytes(b"half")
     assert keys(local) == ["key"]
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_however_many_names_are_sorted_at_once_the_order_is_that_of_keys(
+    local: Store, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("celebvision.storage.local.SORTED_AT_ONCE", at_once)
+    rng = random.Random(0)
+    names = {"".join(rng.choices("a./\uffff\U0001f600", k=4)).strip("./").replace("/", "_") for _ in range(300)}
+    expected = sorted(f"folder/{name}" + "/inside" * rng.choice([0, 1]) for name in names if name)
+    for key in rng.sample(expected, len(expected)):
+        local.put(key, b"")
+    assert keys(local) == expected
+    assert keys(local, "folder/a") == [key for key in expected if key.startswith("folder/a")]
 
 
 def test_a_name_that_is_not_utf8_is_told(local: Store, tmp_path: Path) -> None:
