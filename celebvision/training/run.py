@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 
 import ray
 import safetensors.torch
 import torch
-from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from celebvision import capacity, registry
@@ -112,12 +113,23 @@ def _fit(
             ),
         )
         # At once without the nodes that drain; Ray Train would count their loss, or wait until they are gone.
-        while not (result := trainer.fit()).return_value:
+        while not (result := _fitted(trainer)).return_value:
             pass
     best, metrics = max(result.best_checkpoints or [], key=lambda pair: float(pair[1][SCORE]))
     with best.as_directory() as folder:
         weights = safetensors.torch.load_file(f"{folder}/{WEIGHTS}")
     return weights, {name: float(metrics[name]) for name in recipe.figures}
+
+
+def _fitted(trainer: TorchTrainer) -> Result:
+    """Where Ctrl-C is pressed Ray Train ends its workers, and the process without a word; others must know why."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        return trainer.fit()
+    except SystemExit as ended:
+        raise KeyboardInterrupt from ended
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _scaling(workers: int, least: int | None) -> ScalingConfig:

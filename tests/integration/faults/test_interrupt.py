@@ -1,4 +1,4 @@
-"""Ctrl-C ends a job soon, says how to go on, and leaves nothing running."""
+"""Ctrl-C, as `kill` does, ends a job soon, says how to go on, and leaves nothing running."""
 
 import json
 import os
@@ -6,7 +6,9 @@ import random
 import signal
 from pathlib import Path
 
-from faults.command import wait_for_a_moment_in_the_middle, wait_until
+from trainings import drawn_shards, history, wait_for_checkpoint
+
+from faults.command import BIN, wait_for_a_moment_in_the_middle, wait_until
 from faults.conftest import Exact, House, Start
 
 ENDED_S = 30
@@ -27,3 +29,21 @@ def test_an_interrupted_command_says_so_leaves_no_process_and_is_continued(
     with start(house.words(output)) as again:
         assert again.status() == 0, again.stderr
     exactly_once("Ctrl-C", output)
+
+
+def test_an_interrupted_training_says_so_leaves_no_process_and_is_continued(start: Start, tmp_path: Path) -> None:
+    home = tmp_path / "models"
+    words = [str(BIN / "celebvision"), "train", "--registry", str(home), "--workers", "1", "--batch_size", "16"]
+    words += ["--data", drawn_shards(tmp_path, 96), "--arguments", '{"width": 8}', "--patience", "99"]
+    words += ["--phases", '[{"epochs": 12, "learning_rate": 0.003}]']
+    for epoch, how in ((2, signal.SIGINT), (5, signal.SIGTERM)):
+        with start(words) as command:
+            run = wait_for_checkpoint(str(home / "_training"), epoch)
+            os.killpg(command.process.pid, how)
+            assert command.status() == 130, command.stderr
+            assert "interrupted; the same command continues" in command.stderr
+            wait_until(lambda command=command: not command.processes(), f"{how.name}: processes are left", ENDED_S)
+        assert epoch < len(history(run)) < 12
+    with start(words) as again:
+        assert again.status() == 0, again.stderr
+    assert history(run)["epoch"].tolist() == list(range(12))
