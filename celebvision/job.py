@@ -57,8 +57,7 @@ def progress(title: str, total: float | None, unit: str) -> Iterator[Progress]:
         task, pace = bar.add_task(title, total=total, words="", rate=""), _Pace()
 
         def show(done: float, words: str = "", total: float | None = None) -> None:
-            rate = f"{pace(done):.0f} {unit}/s"
-            bar.update(task, completed=done, words=words, rate=rate, total=total)
+            bar.update(task, completed=done, words=words, rate=_rate(pace(done), f" {unit}"), total=total)
 
         yield show
 
@@ -79,6 +78,11 @@ class _Pace:
         return (done - self.first) / max(now - self.since, 1e-9)
 
 
+def _rate(per_second: float, unit: str = "") -> str:
+    """By the minute where a picture takes longer than a second."""
+    return f"{per_second:.1f}{unit}/s" if per_second >= 1 or not per_second else f"{60 * per_second:.1f}{unit}/min"
+
+
 class _Lines:
     def __init__(self, title: str, total: float | None, unit: str) -> None:
         self.title, self.total, self.unit, self.pace = title, total, unit, _Pace()
@@ -93,10 +97,10 @@ class _Lines:
         self.last, self.shown = now, done
         line = f"{self.title}: {done:.0f}" + (f" of {self.total:.0f} {self.unit}" if self.total else f" {self.unit}")
         if rate:
-            line += f", {rate:.1f}/s"
+            line += f", {_rate(rate)}"
         if rate and self.total and not ends:
             line += f", ETA {(self.total - done) / rate:.0f} s"
-        say(f"{line} {words}".rstrip(), done=done, total=self.total, per_second=round(rate, 1))
+        say(f"{line} {words}".rstrip(), done=done, total=self.total, per_second=round(rate, 3))
 
 
 def digest(words: BaseModel | dict[str, Any]) -> str:

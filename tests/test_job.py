@@ -31,6 +31,16 @@ def test_lines_tell_how_far_how_fast_and_how_long(clock: list[float], capsys: py
     ]
 
 
+def test_what_takes_longer_than_a_second_is_counted_by_the_minute(
+    clock: list[float], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with job.progress("stylize", 16, "images") as show:
+        show(1)
+        clock[0] += 60
+        show(3)
+    assert "3 of 16 images, 2.0/min, ETA 390 s" in capsys.readouterr().err
+
+
 def test_work_that_begins_again_is_paced_anew(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with job.progress("train", 100, "images") as show:
         for now, done in ((10, 50), (20, 60), (40, 10), (60, 30)):
