@@ -24,7 +24,7 @@ from celebvision.storage import Stat, Store
 WRITERS = 4  # shards that are on their way to storage
 STOP_S = 30.0  # for an answer that is waited for when the listing is to end
 FOLLOW_S = 0.2
-GIVE_WAY = 3.0  # seconds of waiting for each second of computing
+GIVE_WAY = 9.0  # seconds of waiting for each second of computing
 
 
 class Listing:
