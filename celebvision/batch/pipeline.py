@@ -147,7 +147,8 @@ class WorkShards:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         with self.at_work:
-            return rows_of([self._work(number, batch) for number in batch["shard"].to_pylist()])
+            shards = batch["shard"].to_pylist()
+            return rows_of(shards, [self._work(number, batch) for number in shards])
 
     def _work(self, number: int, batch: pa.Table) -> tuple[Counter[str], Measured]:
         clock = self.work.clock = Clock()

@@ -158,13 +158,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def rows_of(done: list[tuple[Counter[str], Measured]]) -> pa.Table:
+def rows_of(shards: list[int], done: list[tuple[Counter[str], Measured]]) -> pa.Table:
     """What a worker gives back: one row a shard, with the counts and what was measured, as `numbers_of` reads them."""
     counts, measured = zip(*done, strict=True)
     columns = {"counts": counts, "measured": [asdict(one) for one in measured]}
-    return pa.table({name: [json.dumps(one) for one in column] for name, column in columns.items()})
+    texts = {name: [json.dumps(one) for one in column] for name, column in columns.items()}
+    return pa.table({"shard": shards, **texts})
 
 
-def numbers_of(row: dict[str, Any]) -> tuple[Counter[str], Measured]:
-    """A row's counts, and what was measured."""
-    return Counter(json.loads(row["counts"])), Measured(**json.loads(row["measured"]))
+def numbers_of(row: dict[str, Any]) -> tuple[int, Counter[str], Measured]:
+    """A row's shard, its counts, and what was measured."""
+    return row["shard"], Counter(json.loads(row["counts"])), Measured(**json.loads(row["measured"]))

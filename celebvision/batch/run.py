@@ -21,7 +21,7 @@ from celebvision.batch.gallery import put_losses, put_sheet, refuse_mixture, ref
 from celebvision.batch.listing import FollowListing, Listing
 from celebvision.batch.pipeline import DecodeShards, WorkShards
 from celebvision.batch.record import IMAGES, LEASE, SLOWEST, Run, delete_run, find_runs, new_run_id, now, numbers_of
-from celebvision.batch.sink import delete_parts, finish, finished_shards
+from celebvision.batch.sink import Results, delete_parts, finished_shards
 from celebvision.batch.tell import Teller
 from celebvision.batch.watch import watch
 from celebvision.config import STYLE_WORDS, BatchSettings, ClassifySettings, StylizeSettings
@@ -120,9 +120,10 @@ def _worked(
 
         listing.wait(shards=1)
         if listing.counts["keys"]:
-            _work(settings, output, run, model, weights, listing, save, teller)
-            check()
-            run.counts, run.reasons, run.distributions = finish(output, run)
+            with Results(output, run) as results:
+                _work(settings, output, run, model, weights, listing, results, save, teller)
+                check()
+                run.counts, run.reasons, run.distributions = results.finish()
             if isinstance(settings, StylizeSettings):
                 put_sheet(settings, output, run)
                 run.losses = put_losses(output, run)
@@ -278,6 +279,7 @@ def _work(
     model: ModelVersion,
     weights: dict[str, Tensor],
     listing: Listing,
+    results: Results,
     save: Callable[[], None],
     teller: Teller,
 ) -> None:
@@ -288,6 +290,7 @@ def _work(
     save()
     if run.whole and finished.issuperset(range(run.inventory["shards"])):
         return
+    results.add(finished)
     shard_keys = run.config["shard_keys"]  # in each shard but the last
     before = sum(min(shard_keys, run.inventory["keys"] - number * shard_keys) for number in finished)
     counts: Counter[str] = Counter(shards=len(finished))
@@ -295,7 +298,8 @@ def _work(
 
     def count(row: dict[str, Any]) -> None:
         listing.free.set()
-        of_shard, measured = numbers_of(row)
+        number, of_shard, measured = numbers_of(row)
+        results.add([number])
         counts.update(of_shard + Counter(shards=1))
         run.counts = dict(counts)
         run.slowest = nlargest(SLOWEST, [*run.slowest, *((seconds, key) for seconds, key in measured.slowest)])

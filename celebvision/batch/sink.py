@@ -1,12 +1,16 @@
-"""The end of a run: its parts are held against the inventory, then laid together as results and failures."""
+"""What a run leaves: its parts are held against the inventory and laid together as results and failures.
+
+A file of them is made once all of its parts are there, while other shards are worked on, so that what is left for the
+end of a run does not grow with the bucket. A start after a kill makes the same files again.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,30 +35,74 @@ def finished_shards(output: Store, run: Run) -> set[int]:
     return set(shard_numbers(output, f"{run.folder}/parts/"))
 
 
-def finish(output: Store, run: Run) -> tuple[dict[str, int], dict[str, int], Distributions]:
-    """Verify every part against its shard and write results and failures, sorted by key.
-
-    Returns:
-        Counts of `results`, `failures` and failures by stage, and where labels may be uncertain `results_uncertain`,
-        the results with such a label; failures by stage and error; and of `classify` how its rows are spread.
+class Results:
+    """The files of results and failures of a run, which become more while it works.
 
     Raises:
-        JobFailed: a key is missing, doubled or not of the inventory; the parts stay for a look at them.
+        JobFailed: by `finish`, a key is missing, doubled or not of the inventory; the parts stay for a look at them.
     """
-    shards = run.inventory["shards"]
-    spans = [(first, min(first + PARTS_A_FILE, shards)) for first in range(0, shards, PARTS_A_FILE)]
-    merged = []
-    with clear_errors(), progress(f"{run.verb}, results", len(spans), "files") as show:
-        for one in _files(output.uri, run, spans):
-            merged.append(one)
-            show(len(merged))
-    counts = sum((one.counts for one in merged), Counter[str]())
-    reasons = sum((one.reasons for one in merged), Counter[str]())
-    if counts["results"] + counts["failures"] != run.inventory["keys"]:
-        raise JobFailed(f"{run.inventory['keys']} keys went in and {dict(counts)} came out; run {run.run_id}")
-    uncertain = {} if run.config.get("uncertain_below") is None else {"results_uncertain": 0}
-    spread = summed(one.distributions for one in merged)
-    return {"results": 0, "failures": 0} | uncertain | counts, dict(reasons), spread
+
+    def __init__(self, output: Store, run: Run) -> None:
+        self.output, self.run = output, run
+        self.there: defaultdict[int, set[int]] = defaultdict(set)  # shards with rows, by file
+        self.made: dict[int, Future[_Merged]] = {}
+        self.pool = ThreadPoolExecutor(1, "results")  # beside the driver's own work there is no core for more
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pool.shutdown(cancel_futures=True)
+
+    def add(self, shards: Iterable[int]) -> None:
+        """The rows of these shards are written; if they are the last of a file, it is made by a thread."""
+        for shard in shards:
+            if (file := shard // PARTS_A_FILE) not in self.made:
+                self.there[file].add(shard)
+                if len(self.there[file]) == PARTS_A_FILE:
+                    self._make(file, range(file * PARTS_A_FILE, (file + 1) * PARTS_A_FILE))
+                    del self.there[file]
+
+    def finish(self) -> tuple[dict[str, int], dict[str, int], Distributions]:
+        """Make what files are left, and verify that there is a row for every key of the inventory.
+
+        Returns:
+            Counts of `results`, `failures` and failures by stage, and where labels may be uncertain
+            `results_uncertain`, the results with such a label; failures by stage and error; and of `classify` how its
+            rows are spread.
+        """
+        shards = range(self.run.inventory["shards"])
+        files = [shards[first : first + PARTS_A_FILE] for first in shards[::PARTS_A_FILE]]
+        merged = []
+        with clear_errors(), progress(f"{self.run.verb}, results", len(files), "files") as show:
+            for one in self._files(files):
+                merged.append(one)
+                show(len(merged))
+        counts = sum((one.counts for one in merged), Counter[str]())
+        reasons = sum((one.reasons for one in merged), Counter[str]())
+        if counts["results"] + counts["failures"] != self.run.inventory["keys"]:
+            raise JobFailed(
+                f"{self.run.inventory['keys']} keys went in and {dict(counts)} came out; run {self.run.run_id}"
+            )
+        uncertain = {} if self.run.config.get("uncertain_below") is None else {"results_uncertain": 0}
+        spread = summed(one.distributions for one in merged)
+        return {"results": 0, "failures": 0} | uncertain | counts, dict(reasons), spread
+
+    def _files(self, files: list[range]) -> Iterator[_Merged]:
+        """All, in order: what is left is made now, by workers if it is much."""
+        left = [file for file in range(len(files)) if file not in self.made or self.made[file].cancel()]
+        tasks = {}
+        if len(left) <= FILES_HERE:
+            for file in left:
+                self._make(file, files[file])
+        else:
+            merge = ray.remote(num_cpus=MERGE_CPUS)(_merge)
+            tasks = {file: merge.remote(self.output.uri, self.run, file, files[file]) for file in left}
+        for file in range(len(files)):
+            yield ray.get(tasks[file]) if file in tasks else self.made[file].result()
+
+    def _make(self, file: int, shards: range) -> None:
+        self.made[file] = self.pool.submit(_merge, self.output.uri, self.run, file, shards)
 
 
 def delete_parts(output: Store, run: Run) -> None:
@@ -67,29 +115,18 @@ def delete_parts(output: Store, run: Run) -> None:
 
 
 class _Merged(NamedTuple):
-    """What `finish` gives, of some shards."""
+    """What `Results.finish` gives, of one file."""
 
     counts: Counter[str]
     reasons: Counter[str]
     distributions: Distributions
 
 
-def _files(uri: str, run: Run, spans: list[tuple[int, int]]) -> Iterator[_Merged]:
-    if len(spans) <= FILES_HERE:
-        for file, span in enumerate(spans):
-            yield _merge(uri, run, file, *span)
-        return
-    merge = ray.remote(num_cpus=MERGE_CPUS)(_merge)
-    tasks = [merge.remote(uri, run, file, *span) for file, span in enumerate(spans)]
-    for task in tasks:
-        yield ray.get(task)
-
-
-def _merge(uri: str, run: Run, file: int, first: int, last: int) -> _Merged:
-    """Lay the parts of the shards from `first` to before `last` together as file number `file`."""
+def _merge(uri: str, run: Run, file: int, shards: range) -> _Merged:
+    """Lay the parts of these shards together as file number `file`."""
     store = open_store(uri)
     with ThreadPoolExecutor(store.in_flight, "parts") as pool:
-        parts = list(pool.map(partial(_verified, store, run), range(first, last)))
+        parts = list(pool.map(partial(_verified, store, run), shards))
     # Parts that an earlier version left have fewer columns.
     rows = pa.concat_tables(parts, promote_options="default")
     failed = pc.is_valid(rows["stage"])

@@ -17,7 +17,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from labelling import House, fill, record, rows, wait_until
 
-from celebvision.batch import inventory, listing, run
+from celebvision.batch import inventory, listing, run, sink
 from celebvision.batch.inventory import begun, read_keys
 from celebvision.batch.listing import FollowListing, Listing
 from celebvision.batch.record import Run, find_runs, load_run, numbers_of
@@ -365,6 +365,7 @@ def test_a_job_that_ended_while_it_listed_and_worked_goes_on_with_both(
         write_table(store, key, table)
 
     monkeypatch.setattr(inventory, "write_table", note)
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 2)  # so that a file is made while others are worked on
     told: list[int] = []
     monkeypatch.setattr(run, "numbers_of", lambda row: told.append(1) or numbers_of(row))
     outcome = run.classify(settings)

@@ -1,5 +1,6 @@
 """The end of a run: nothing is called done before every key of the inventory has its one row."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from celebvision import ray_session
 from celebvision.batch import sink
 from celebvision.batch.inventory import SCHEMA
 from celebvision.batch.record import Run
-from celebvision.batch.sink import delete_parts, finish, finished_shards
+from celebvision.batch.sink import Results, delete_parts, finished_shards
 from celebvision.job import JobFailed
 from celebvision.storage import Store, open_store, read_table, write_table
 
@@ -36,6 +37,12 @@ def a_run(output: Store, ray_cluster: None) -> Run:
         write_table(output, run.shard(number), pa.table(listed, schema=SCHEMA))
         write_part(output, run, number, keys)
     return run
+
+
+def finish(output: Store, run: Run) -> Any:
+    """All that a run leaves, made at its end."""
+    with Results(output, run) as results:
+        return results.finish()
 
 
 def write_part(output: Store, run: Run, number: int, keys: list[str]) -> None:
@@ -83,6 +90,58 @@ def test_every_row_goes_to_results_or_failures_in_order(
     assert [stat.key for stat in output.list("results/")] == [a_run.results(0)]  # its second file would be empty
     assert finish(output, a_run) == (counts, reasons, distributions)  # as after a kill: the same again
     assert keys_in(output, "results/") == ["a", "c", "d", "e"]
+
+
+def test_a_file_is_made_while_other_shards_are_worked_on_and_no_file_twice(
+    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 2)
+    expected = finish(output, a_run)
+    for stat in [*output.list("results/"), *output.list("failures/")]:
+        output.delete(stat.key)
+    parts = [output.get(a_run.part(number)) for number in range(3)]
+    output.delete_all(a_run.part(number) for number in range(3))
+    a_run.inventory = {}  # what the record holds of it is not of this moment
+    with Results(output, a_run) as results:
+        for shard in (2, 1, 1):
+            output.put(a_run.part(shard), parts[shard])
+            results.add([shard])
+        output.put(a_run.part(0), parts[0])
+        results.add({0, 1})
+        made = results.made[0].result(timeout=10)
+        assert keys_in(output, "results/") == ["a", "c", "d", "e"]
+        assert keys_in(output, "failures/") == ["b"]
+        output.delete(a_run.part(0))  # who needed it again would say so
+        a_run.inventory = {"shards": 3, "keys": 6, "bytes": 6}
+        assert results.finish() == expected
+        assert results.made[0].result() is made
+    assert keys_in(output, "failures/") == ["b", "f"]
+
+
+def test_files_that_nobody_has_begun_are_left_to_workers(
+    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 1)
+    monkeypatch.setattr(sink, "FILES_HERE", 1)
+    expected = finish(output, a_run)
+    free = threading.Event()
+    with Results(output, a_run) as results:
+        results.pool.submit(free.wait)
+        results.add(range(3))
+        assert results.finish() == expected
+        assert all(made.cancelled() for made in results.made.values())
+        free.set()
+
+
+def test_what_is_wrong_with_a_part_is_told_at_the_end(
+    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 1)
+    write_part(output, a_run, 1, ["e", "d"])
+    with Results(output, a_run) as results:
+        results.add([0, 1])
+        with pytest.raises(JobFailed, match="does not hold the keys of"):
+            results.finish()
 
 
 def test_how_the_rows_are_spread_is_told_and_an_older_version_may_have_written_some_of_the_parts(
