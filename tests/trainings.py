@@ -4,8 +4,11 @@ import io
 import os
 import re
 import signal
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import pandas as pd
 import ray
@@ -61,35 +64,63 @@ def checkpointed_epochs(run: str) -> list[int]:
     return [int(number) for number in re.findall(r'"epoch": ?(\d+)', snapshot)]
 
 
-def training_workers() -> list[int]:
-    """Process ids of Ray Train's workers."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "cmdline").read_bytes()
-            except OSError:
-                continue
+def training_workers(of: int) -> list[int]:
+    """Process ids of Ray Train's workers among all that process `of` started."""
+    parents, workers = {}, []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # ended meanwhile
+            command = (entry / "cmdline").read_bytes()
+            parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
             if command.startswith(b"ray::") and b"TrainWorker" in command:
-                found.append(int(entry.name))
-    return found
+                workers.append(int(entry.name))
+
+    def descends(process: int) -> bool:
+        return process == of or (process in parents and descends(parents[process]))
+
+    return sorted(filter(descends, workers))
 
 
-class KillInTheThirdEpoch:
-    """Kills one worker of the only training at `home`, once two epochs are in its checkpoints."""
+class KilledWorker:
+    """Within it, a worker of the only training at `home`, begun by process `of`, is killed after two epochs of its."""
 
-    def __init__(self, home: str) -> None:
-        self.home = home
+    def __init__(self, home: str, of: int | None = None) -> None:
+        self.runs, self.of = f"{home}/_training", of or os.getpid()
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._guarded)
 
-    def __call__(self) -> None:
-        run = wait_for_checkpoint(f"{self.home}/_training", 1)
-        self.kept = history(run).head(2)
-        os.kill(max(training_workers()), signal.SIGKILL)
+    def __enter__(self) -> Self:
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.thread.join()
+        if self.error is not None:
+            raise self.error
+
+    def _guarded(self) -> None:
+        try:
+            self._kill()
+        except BaseException as error:  # noqa: BLE001 - it is raised in the test's own thread
+            self.error = error
+
+    def _kill(self) -> None:
+        until = time.monotonic() + WAIT_S
+        while not training_workers(self.of):
+            assert time.monotonic() < until, f"no worker came in {WAIT_S} s"
+            time.sleep(0.05)
+        # What a killed driver began may have gone on for a moment.
+        before = [
+            epoch for name in open_store(self.runs).folders("") for epoch in checkpointed_epochs(f"{self.runs}/{name}")
+        ]
+        after = max(before, default=-1) + 2
+        run = wait_for_checkpoint(self.runs, after)
+        self.kept = history(run).head(after + 1)
+        os.kill(max(training_workers(self.of)), signal.SIGKILL)
         self.epochs = len(history(run))
 
     def check(self, run: str, epochs: int) -> None:
-        """Every epoch is there once, and the first two are as they were."""
+        """Every epoch is there once, and the first are as they were."""
         rows = history(run)
         assert rows["epoch"].tolist() == list(range(epochs))
         assert self.epochs < epochs, "the kill came too late to show anything"
-        pd.testing.assert_frame_equal(rows.head(2), self.kept)
+        pd.testing.assert_frame_equal(rows.head(len(self.kept)), self.kept)

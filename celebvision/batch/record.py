@@ -7,7 +7,8 @@ OUTPUT/runs/<run_id>/journal/part-00000.parquet     of stylize: the first rows o
 OUTPUT/runs/<run_id>/sheet.png                      of stylize: some pictures, each beside what became of it
 OUTPUT/runs/<run_id>/losses.png                     of stylize by vgg: how the pictures' losses are spread
 OUTPUT/runs/<run_id>/steps/<output_key>/step-00100.jpg   of stylize by vgg, where asked for: pictures as they form
-OUTPUT/results/run=<run_id>/, OUTPUT/failures/run=<run_id>/
+OUTPUT/results/run=<run_id>/part-00000.parquet      rows of 200 shards each, verified, written as these are finished
+OUTPUT/failures/run=<run_id>/part-00000.parquet     the same shards' failures, where there are any
 OUTPUT/images/                                      of stylize: what was drawn
 """
 

@@ -279,7 +279,7 @@ def test_a_killed_job_goes_on_behind_its_last_batch(tmp_path: Path, weights: str
         draw_face(np.random.default_rng(number), {}).save(photos / f"{number:02}.jpg")
     words = words_for(str(photos), str(output), weights, wave)
     words[words.index("--steps") + 1] = "30"
-    words[words.index("--size") + 1] = "128"
+    words[words.index("--size") + 1] = "64"
     words = [str(Path(sys.executable).parent / "celebvision"), *words]
     mark = uuid.uuid4().hex
     images = output / "images"

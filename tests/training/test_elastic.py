@@ -19,17 +19,23 @@ def shards(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> str:
 
 def words(shards: str, home: str, **more: Any) -> TrainSettings:
     given = {"data": shards, "registry": home, "arguments": {"width": 8}, "batch_size": 32, "workers": 2}
-    return TrainSettings(**{**given, "phases": [Phase(epochs=2, learning_rate=2e-3)], **more})
+    return TrainSettings(**{**given, **more})
 
 
-def test_it_begins_with_the_workers_that_there_is_room_for(
+def test_it_begins_with_the_workers_there_is_room_for_learns_all_attributes_and_stops_when_nothing_gets_better(
     shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    outcome = train(words(shards, str(tmp_path), min_workers=1))  # the tests' cluster is one node
+    phases = [Phase(epochs=9, learning_rate=1e-12)]  # so small that no epoch is better than the first
+    given = {"phases": phases, "patience": 2, "targets": ["all"]}
+    outcome = train(words(shards, str(tmp_path), min_workers=1, **given))  # the tests' cluster is one node
     assert "begins with 1 of 2 workers" in capsys.readouterr().err
-    assert history(outcome.summary["run"])["workers"].tolist() == [1, 1]
-    assert f"cnn@{registry.production(str(tmp_path), 'cnn')}" == outcome.summary["model"]
-    fixed = train(words(shards, str(tmp_path)))
+    rows = history(outcome.summary["run"])
+    assert (rows["epoch"].tolist(), rows["workers"].tolist()) == ([0, 1, 2], [1, 1, 1])
+    model = registry.resolve(str(tmp_path), "cnn")
+    assert outcome.summary["model"] == f"cnn@{model.version}"
+    assert len(model.targets) == len(model.classes) == 40
+    assert model.metrics["epoch"] == 0
+    fixed = train(words(shards, str(tmp_path), **given))
     assert fixed.summary["run"] == outcome.summary["run"], "how few are enough is no part of what is learnt"
 
 

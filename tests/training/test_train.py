@@ -1,24 +1,23 @@
-"""`train` on a real Ray cluster: it publishes, goes on after kills, and does nothing twice."""
+"""`train` on a real Ray cluster: it publishes, goes on without a killed worker, and does nothing twice."""
 
 import io
-import json
-import subprocess
-import sys
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from PIL import Image
-from trainings import KillInTheThirdEpoch, drawn_shards, history, wait_for_checkpoint
+from trainings import KilledWorker, drawn_shards, history
 
 from celebvision import registry
 from celebvision.config import Phase, TrainSettings
 from celebvision.job import JobFailed
 from celebvision.storage import open_store
+from celebvision.storage.client import client
 from celebvision.training.run import train
+
+EPOCHS = 6
 
 
 @pytest.fixture(scope="module")
@@ -39,81 +38,61 @@ def words(shards: str, home: str, **more: Any) -> TrainSettings:
     return TrainSettings(**{**given, **more})
 
 
-def test_it_publishes_a_version_that_becomes_production(shards: str, bucket: str) -> None:
-    outcome = train(words(shards, bucket))
-    model = registry.resolve(bucket, "cnn")
-    assert outcome.summary["model"] == f"cnn@{model.version}"
+@dataclass(frozen=True)
+class Trained:
+    """A training that lost a worker in its third epoch, and the registry that it published to."""
+
+    home: str
+    summary: dict[str, Any]
+    killed: KilledWorker
+
+
+@pytest.fixture(scope="module")
+def trained(shards: str, s3_endpoint: str) -> Trained:
+    client().create_bucket(Bucket="test-trained")
+    home = "s3://test-trained"
+    with KilledWorker(home) as killed:
+        outcome = train(words(shards, home, phases=[Phase(epochs=EPOCHS, learning_rate=2e-3)]))
+    return Trained(home, outcome.summary, killed)
+
+
+def test_it_publishes_a_version_that_becomes_production(trained: Trained) -> None:
+    model = registry.resolve(trained.home, "cnn")
+    assert trained.summary["model"] == f"cnn@{model.version}"
     assert model.targets == ["Male"]
     assert model.classes == {"Male": ("female", "male")}
     assert model.arguments["width"] == 8
     assert "dropout" in model.arguments, "what was left to its default must be kept too: defaults change"
-    registry.assemble(model, registry.load_state(bucket, model))
-    sheet = open_store(bucket).get(f"cnn/{model.version}/samples/validation.png")
+    registry.assemble(model, registry.load_state(trained.home, model))
+    sheet = open_store(trained.home).get(f"cnn/{model.version}/samples/validation.png")
     assert Image.open(io.BytesIO(sheet)).height > 0
-    rows = history(outcome.summary["run"])
-    assert rows["epoch"].tolist() == [0, 1]
+    rows = history(trained.summary["run"])
     assert {"loss", "valid_loss", "valid_accuracy", "images_per_s", "wait_share"} <= set(rows.columns)
     best = rows.loc[rows["score"].idxmax()]
     assert model.metrics["valid_accuracy"] == pytest.approx(best["valid_accuracy"])
-    names = [stat.key for stat in open_store(outcome.summary["run"]).list("tensorboard/")]
+    names = [stat.key for stat in open_store(trained.summary["run"]).list("tensorboard/")]
     assert any("tfevents" in name for name in names)
 
 
-def test_the_same_words_again_train_nothing(shards: str, tmp_path: Path) -> None:
-    settings = words(shards, str(tmp_path), phases=[Phase(epochs=1, learning_rate=2e-3)], workers=1)
-    first = train(settings)
-    started = time.monotonic()
-    assert train(settings).summary["model"] == first.summary["model"]
-    assert time.monotonic() - started < 5
-    assert len(registry.versions(str(tmp_path), "cnn")) == 1
+def test_a_killed_worker_costs_no_more_than_its_epoch(trained: Trained) -> None:
+    trained.killed.check(trained.summary["run"], EPOCHS)
 
 
-def test_it_stops_when_nothing_gets_better_and_learns_several_attributes_at_once(shards: str, tmp_path: Path) -> None:
-    phases = [Phase(epochs=9, learning_rate=1e-12)]  # so small that no epoch is better than the first
-    more = {"phases": phases, "patience": 2, "targets": ["all"], "workers": 1}
-    outcome = train(words(shards, str(tmp_path), **more))
-    assert history(outcome.summary["run"])["epoch"].tolist() == [0, 1, 2]
-    model = registry.resolve(str(tmp_path), "cnn")
-    assert len(model.targets) == len(model.classes) == 40
-    assert model.metrics["epoch"] == 0
-
-
-def test_a_second_model_waits_until_it_is_promoted(shards: str, tmp_path: Path) -> None:
-    once = {"phases": [Phase(epochs=1, learning_rate=2e-3)], "workers": 1}
-    first = train(words(shards, str(tmp_path), **once)).summary["model"]
-    second = train(words(shards, str(tmp_path), seed=1, **once)).summary["model"]
-    assert f"cnn@{registry.production(str(tmp_path), 'cnn')}" == first != second
-    train(words(shards, str(tmp_path), seed=1, promote=True, **once))
-    assert f"cnn@{registry.production(str(tmp_path), 'cnn')}" == second
-
-
-def test_a_killed_worker_costs_no_more_than_its_epoch(
-    shards: str, tmp_path: Path, at_once: Callable[[Callable[[], None]], None]
+def test_a_second_model_waits_until_it_is_promoted_and_the_same_words_train_nothing(
+    trained: Trained, shards: str, tmp_path: Path
 ) -> None:
-    kill = KillInTheThirdEpoch(str(tmp_path))
-    at_once(kill)
-    outcome = train(words(shards, str(tmp_path), phases=[Phase(epochs=6, learning_rate=2e-3)]))
-    kill.check(outcome.summary["run"], epochs=6)
-
-
-def test_a_killed_driver_goes_on_from_the_last_finished_epoch(shards: str, tmp_path: Path) -> None:
-    phases = '[{"epochs": 6, "learning_rate": 0.002}]'
-    home = str(tmp_path / "models")
-    command = [str(Path(sys.executable).with_name("celebvision")), "train", "--data", shards, "--registry", home]
-    command += ["--arguments", '{"width": 8}', "--phases", phases, "--batch_size", "32", "--json"]
-    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    run = wait_for_checkpoint(f"{home}/_training", 1)
-    driver.kill()
-    driver.wait()
-    kept = history(run)
-    assert len(kept) < 6, "the kill came too late to show anything"
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["run"] == run
-    rows = history(run)
-    assert rows["epoch"].tolist() == list(range(6))
-    pd.testing.assert_frame_equal(rows.head(2), kept.head(2))
-    assert len(registry.versions(home, "cnn")) == 1
+    home, first = str(tmp_path), trained.summary["model"]
+    published = open_store(trained.home)
+    for stat in published.list("cnn/"):
+        open_store(home).put(stat.key, published.get(stat.key))
+    once = {"phases": [Phase(epochs=1, learning_rate=2e-3)], "workers": 1, "seed": 1}
+    second = train(words(shards, home, **once)).summary["model"]
+    assert f"cnn@{registry.production(home, 'cnn')}" == first != second
+    started = time.monotonic()
+    assert train(words(shards, home, promote=True, **once)).summary["model"] == second
+    assert time.monotonic() - started < 5
+    assert len(registry.versions(home, "cnn")) == 2
+    assert f"cnn@{registry.production(home, 'cnn')}" == second
 
 
 @pytest.mark.parametrize(

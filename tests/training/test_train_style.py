@@ -1,7 +1,6 @@
 """`train` with style networks on a real Ray cluster: a version that draws is published, and a kill costs an epoch."""
 
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import safetensors.torch
 import torch
 from PIL import Image
 from torch import nn
-from trainings import KillInTheThirdEpoch, history
+from trainings import KilledWorker, history
 
 from celebvision import registry
 from celebvision.celeba.drawn import write_dataset
@@ -79,8 +78,12 @@ def given_adain(data: dict[str, str], home: str, epochs: int = 2, **more: Any) -
     }
 
 
-def test_a_style_net_is_published_with_its_styles_to_look_at(data: dict[str, str], bucket: str) -> None:
-    outcome = train(TrainSettings(**given(data, bucket)))
+def test_a_style_net_is_published_with_its_styles_to_look_at_and_a_killed_worker_costs_no_more_than_its_epoch(
+    data: dict[str, str], bucket: str
+) -> None:
+    with KilledWorker(bucket) as killed:
+        outcome = train(TrainSettings(**given(data, bucket, epochs=5)))
+    killed.check(outcome.summary["run"], epochs=5)
     model = registry.resolve(bucket, "style_net")  # the first version is in production
     assert outcome.summary["model"] == f"style_net@{model.version}"
     assert model.arguments == {"styles": ["few", "flat"], "size": 16, "width": 4, "blocks": 1}
@@ -97,7 +100,7 @@ def test_a_style_net_is_published_with_its_styles_to_look_at(data: dict[str, str
     assert Stylizer(network).draw(torch.zeros(1, 20, 24, 3, dtype=torch.uint8)).shape == (1, 20, 24, 3)  # type: ignore[arg-type]
     run = open_store(outcome.summary["run"])
     shown = [stat.key for stat in run.list("pictures/")]
-    assert shown == [f"pictures/epoch-000{epoch}-styles.png" for epoch in (1, 2)]
+    assert shown == [f"pictures/epoch-000{epoch}-styles.png" for epoch in range(1, 6)]
     assert Image.open(io.BytesIO(run.get(shown[0]))).size == (7 * 18 - 2, 3 * 18 - 2)
     rows = history(outcome.summary["run"])
     figures = {"content_loss", "style_loss", "style_loss_few", "style_loss_flat"}
@@ -121,15 +124,6 @@ def test_an_adain_is_published_whole_and_draws_after_any_picture(data: dict[str,
     assert "in the style of any picture" in store.get(f"{below}/card.md").decode()
     assert Image.open(io.BytesIO(store.get(f"{below}/samples/before-after.png"))).size == (9 * 18 - 2, 7 * 18 - 2)
     assert store.get(f"{below}/samples/styles.png")
-
-
-def test_a_killed_worker_costs_no_more_than_its_epoch(
-    data: dict[str, str], tmp_path: Path, at_once: Callable[[Callable[[], None]], None]
-) -> None:
-    kill = KillInTheThirdEpoch(str(tmp_path))
-    at_once(kill)
-    outcome = train(TrainSettings(**given(data, str(tmp_path), epochs=5)))
-    kill.check(outcome.summary["run"], epochs=5)
 
 
 @pytest.mark.parametrize(

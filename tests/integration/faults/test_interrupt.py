@@ -6,9 +6,11 @@ import random
 import signal
 from pathlib import Path
 
+import pandas as pd
 from trainings import drawn_shards, history, wait_for_checkpoint
 
-from faults.command import BIN, wait_for_a_moment_in_the_middle, wait_until
+from celebvision import registry
+from faults.command import BIN, kill, wait_for_a_moment_in_the_middle, wait_until
 from faults.conftest import Exact, House, Start
 
 ENDED_S = 30
@@ -31,19 +33,32 @@ def test_an_interrupted_command_says_so_leaves_no_process_and_is_continued(
     exactly_once("Ctrl-C", output)
 
 
-def test_an_interrupted_training_says_so_leaves_no_process_and_is_continued(start: Start, tmp_path: Path) -> None:
+def test_an_interrupted_training_says_so_leaves_no_process_and_is_continued_as_a_killed_one_is(
+    start: Start, tmp_path: Path
+) -> None:
     home = tmp_path / "models"
     words = [str(BIN / "celebvision"), "train", "--registry", str(home), "--workers", "1", "--batch_size", "16"]
-    words += ["--data", drawn_shards(tmp_path, 96), "--arguments", '{"width": 8}', "--patience", "99"]
+    words += ["--data", drawn_shards(tmp_path, 96), "--arguments", '{"width": 8}', "--patience", "99", "--json"]
     words += ["--phases", '[{"epochs": 12, "learning_rate": 0.003}]']
-    for epoch, how in ((2, signal.SIGINT), (5, signal.SIGTERM)):
+    kept = []
+    for epoch, how in ((1, signal.SIGKILL), (4, signal.SIGINT), (7, signal.SIGTERM)):
         with start(words) as command:
             run = wait_for_checkpoint(str(home / "_training"), epoch)
-            os.killpg(command.process.pid, how)
-            assert command.status() == 130, command.stderr
-            assert "interrupted; the same command continues" in command.stderr
-            wait_until(lambda command=command: not command.processes(), f"{how.name}: processes are left", ENDED_S)
+            if how is signal.SIGKILL:
+                kill([command.process.pid])
+                assert command.status() != 0
+            else:
+                os.killpg(command.process.pid, how)
+                assert command.status() == 130, command.stderr
+                assert "interrupted; the same command continues" in command.stderr
+                wait_until(lambda command=command: not command.processes(), f"{how.name}: processes are left", ENDED_S)
         assert epoch < len(history(run)) < 12
+        kept.append(history(run).head(epoch + 1))  # what else there is may have no checkpoint
     with start(words) as again:
         assert again.status() == 0, again.stderr
-    assert history(run)["epoch"].tolist() == list(range(12))
+    assert json.loads(again.stdout)["run"] == run
+    rows = history(run)
+    assert rows["epoch"].tolist() == list(range(12))
+    for before in kept:
+        pd.testing.assert_frame_equal(rows.head(len(before)), before)
+    assert len(registry.versions(str(home), "cnn")) == 1
