@@ -1,7 +1,7 @@
 """What a run leaves: its parts are held against the inventory and laid together as results and failures.
 
-A file of them is made once all of its parts are there, while other shards are worked on, so that what is left for the
-end of a run does not grow with the bucket. A start after a kill makes the same files again.
+A file of them is made once all of its parts are there, while other shards are worked on. For the end of a run it leaves
+the last files and the deletion of the parts, however large the bucket. A start after a kill makes the same files again.
 """
 
 from __future__ import annotations
@@ -36,11 +36,7 @@ def finished_shards(output: Store, run: Run) -> set[int]:
 
 
 class Results:
-    """The files of results and failures of a run, which become more while it works.
-
-    Raises:
-        JobFailed: by `finish`, a key is missing, doubled or not of the inventory; the parts stay for a look at them.
-    """
+    """The files of results and failures of a run, which become more while it works."""
 
     def __init__(self, output: Store, run: Run) -> None:
         self.output, self.run = output, run
@@ -70,6 +66,9 @@ class Results:
             Counts of `results`, `failures` and failures by stage, and where labels may be uncertain
             `results_uncertain`, the results with such a label; failures by stage and error; and of `classify` how its
             rows are spread.
+
+        Raises:
+            JobFailed: a key is missing, doubled or not of the inventory; the parts stay for a look at them.
         """
         shards = range(self.run.inventory["shards"])
         files = [shards[first : first + PARTS_A_FILE] for first in shards[::PARTS_A_FILE]]
@@ -89,8 +88,8 @@ class Results:
         return {"results": 0, "failures": 0} | uncertain | counts, dict(reasons), spread
 
     def _files(self, files: list[range]) -> Iterator[_Merged]:
-        """All, in order: what is left is made now, by workers if it is much."""
-        left = [file for file in range(len(files)) if file not in self.made or self.made[file].cancel()]
+        """All, in order: what is left, or failed meanwhile, is made now, by workers if it is much."""
+        left = [file for file in range(len(files)) if not self._is_made(file)]
         tasks = {}
         if len(left) <= FILES_HERE:
             for file in left:
@@ -100,6 +99,10 @@ class Results:
             tasks = {file: merge.remote(self.output.uri, self.run, file, files[file]) for file in left}
         for file in range(len(files)):
             yield ray.get(tasks[file]) if file in tasks else self.made[file].result()
+
+    def _is_made(self, file: int) -> bool:
+        made = self.made.get(file)
+        return made is not None and not made.cancel() and made.exception() is None
 
     def _make(self, file: int, shards: range) -> None:
         self.made[file] = self.pool.submit(_merge, self.output.uri, self.run, file, shards)

@@ -365,12 +365,16 @@ def test_a_job_that_ended_while_it_listed_and_worked_goes_on_with_both(
         write_table(store, key, table)
 
     monkeypatch.setattr(inventory, "write_table", note)
-    monkeypatch.setattr(sink, "PARTS_A_FILE", 2)  # so that a file is made while others are worked on
+    made: list[set[int]] = []
+    finish = sink.Results.finish
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 2)
+    monkeypatch.setattr(sink.Results, "finish", lambda self: made.append(set(self.made)) or finish(self))
     told: list[int] = []
     monkeypatch.setattr(run, "numbers_of", lambda row: told.append(1) or numbers_of(row))
     outcome = run.classify(settings)
     assert 0 < len(told) <= 4 - len(finished)  # what had been done is not done again
     assert sorted(written) == [left.shard(2), left.shard(3)]
+    assert made == [{0, 1}]  # files of results, before there was nothing left to work on
     assert outcome.summary["keys"] == 12
     assert [row["key"] for row in rows(settings.output, "results")] == names
     assert rows(settings.output, "failures") == []

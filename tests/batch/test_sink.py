@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pyarrow as pa
 import pytest
@@ -14,7 +15,7 @@ from celebvision.batch.inventory import SCHEMA
 from celebvision.batch.record import Run
 from celebvision.batch.sink import Results, delete_parts, finished_shards
 from celebvision.job import JobFailed
-from celebvision.storage import Store, open_store, read_table, write_table
+from celebvision.storage import StorageError, Store, open_store, read_table, write_table
 
 SHARDS = [["a", "b", "c"], ["d", "e"], ["f"]]
 FAILED = {"b", "f"}
@@ -131,6 +132,19 @@ def test_files_that_nobody_has_begun_are_left_to_workers(
         assert results.finish() == expected
         assert all(made.cancelled() for made in results.made.values())
         free.set()
+
+
+def test_what_storage_failed_meanwhile_is_made_at_the_end(
+    output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sink, "PARTS_A_FILE", 1)
+    expected = finish(output, a_run)
+    with Results(output, a_run) as results:
+        with monkeypatch.context() as patch:
+            patch.setattr(sink, "write_table", Mock(side_effect=StorageError("the cable was pulled")))
+            results.add([1])
+            assert isinstance(results.made[1].exception(timeout=10), StorageError)
+        assert results.finish() == expected
 
 
 def test_what_is_wrong_with_a_part_is_told_at_the_end(
