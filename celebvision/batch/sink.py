@@ -7,13 +7,14 @@ the last files and the deletion of the parts, however large the bucket. A start 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial, reduce
 from typing import NamedTuple, Self
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import ray
 
 from celebvision.batch.drift import Distributions, distributions_of, positives_of, summed
@@ -21,9 +22,10 @@ from celebvision.batch.inventory import shard_numbers
 from celebvision.batch.record import FAILURE_FIELDS, IMAGES, UNCERTAIN, Run
 from celebvision.job import JobFailed, progress
 from celebvision.ray_session import clear_errors
-from celebvision.storage import NotFound, Store, open_store, read_table, write_table
+from celebvision.storage import GrowingFile, NotFound, Store, open_store, read_table
 
 PARTS_A_FILE = 200  # at 1,000 keys a part, 200,000 rows a file
+PARTS_A_GROUP = 20  # are in memory as a whole, and a row group of their file
 FILES_HERE = 8  # are sooner done by the driver than workers are found for them
 MERGE_CPUS = 1.0  # a worker for each half would take longer to start than to merge
 NOT_IN_RESULTS = [name for name, _ in FAILURE_FIELDS]
@@ -77,14 +79,12 @@ class Results:
             for one in self._files(files):
                 merged.append(one)
                 show(len(merged))
-        counts = sum((one.counts for one in merged), Counter[str]())
-        reasons = sum((one.reasons for one in merged), Counter[str]())
+        counts, reasons, spread = _together(merged)
         if counts["results"] + counts["failures"] != self.run.inventory["keys"]:
             raise JobFailed(
                 f"{self.run.inventory['keys']} keys went in and {dict(counts)} came out; run {self.run.run_id}"
             )
         uncertain = {} if self.run.config.get("uncertain_below") is None else {"results_uncertain": 0}
-        spread = summed(one.distributions for one in merged)
         return {"results": 0, "failures": 0} | uncertain | counts, dict(reasons), spread
 
     def _files(self, files: list[range]) -> Iterator[_Merged]:
@@ -118,7 +118,7 @@ def delete_parts(output: Store, run: Run) -> None:
 
 
 class _Merged(NamedTuple):
-    """What `Results.finish` gives, of one file."""
+    """What `Results.finish` gives, of some rows."""
 
     counts: Counter[str]
     reasons: Counter[str]
@@ -126,33 +126,59 @@ class _Merged(NamedTuple):
 
 
 def _merge(uri: str, run: Run, file: int, shards: range) -> _Merged:
-    """Lay the parts of these shards together as file number `file`."""
+    """Lay the parts of these shards together as file number `file`, a row group of some of them after another."""
     store = open_store(uri)
     with ThreadPoolExecutor(store.in_flight, "parts") as pool:
-        parts = list(pool.map(partial(_verified, store, run), shards))
-    # Parts that an earlier version left have fewer columns.
-    rows = pa.concat_tables(parts, promote_options="default")
-    failed = pc.is_valid(rows["stage"])
-    results = rows.filter(pc.invert(failed)).drop_columns([*NOT_IN_RESULTS, *positives_of(rows)])
-    failures = rows.filter(failed).select(FAILURE_COLUMNS)
-    for table, key in ((results, run.results(file)), (failures, run.failures(file))):
-        if len(table):
-            write_table(store, key, table)
-    counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
-    counts.update(results=len(results), failures=len(failures), results_uncertain=_uncertain(results))
-    reasons = Counter(map(" ".join, zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)))
-    return _Merged(+counts, reasons, distributions_of(rows) if run.verb == "classify" else {})
+        parts = dict(zip(shards, pool.map(partial(_part, store, run), shards), strict=True))
+        # Parts that an earlier version left have fewer columns.
+        none = pa.unify_schemas([part.schema_arrow for part in parts.values()]).empty_table()
+        files = [GrowingFile(table.schema) for table in _split(none)]
+        merged = []
+        for first in shards[::PARTS_A_GROUP]:
+            some = range(first, min(first + PARTS_A_GROUP, shards.stop))
+            tables = list(pool.map(partial(_verified, store, run), some, map(parts.pop, some)))
+            rows = pa.concat_tables([none, *tables], promote_options="default")
+            results, failures = _split(rows)
+            files[0].add(results)
+            files[1].add(failures)
+            counts = Counter(f"failures_{stage}" for stage in failures["stage"].to_pylist())
+            counts.update(results=len(results), failures=len(failures), results_uncertain=_uncertain(results))
+            why = zip(failures["stage"].to_pylist(), failures["error"].to_pylist(), strict=True)
+            spread = distributions_of(rows) if run.verb == "classify" else {}
+            merged.append(_Merged(counts, Counter(map(" ".join, why)), spread))
+    for growing, key in zip(files, (run.results(file), run.failures(file)), strict=True):
+        if growing.rows:
+            growing.put(store, key)
+    return _together(merged)
 
 
-def _verified(store: Store, run: Run, number: int) -> pa.Table:
+def _part(store: Store, run: Run, number: int) -> pq.ParquetFile:
+    """The rows of a shard, still compressed."""
     try:
-        part = read_table(store, run.part(number))
+        return pq.ParquetFile(pa.BufferReader(store.get(run.part(number))))
     except NotFound:
         raise JobFailed(f"shard {number} of run {run.run_id} has no rows; the same command continues") from None
+
+
+def _verified(store: Store, run: Run, number: int, part: pq.ParquetFile) -> pa.Table:
+    rows = part.read(use_threads=False)
     wanted = read_table(store, run.shard(number), ["key"])
-    if not part["key"].equals(wanted["key"]):
+    if not rows["key"].equals(wanted["key"]):
         raise JobFailed(f"{run.part(number)} does not hold the keys of {run.shard(number)}, each once")
-    return part
+    return rows
+
+
+def _split(rows: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Results and failures, each with its columns."""
+    failed = pc.is_valid(rows["stage"])
+    results = rows.filter(pc.invert(failed)).drop_columns([*NOT_IN_RESULTS, *positives_of(rows)])
+    return results, rows.filter(failed).select(FAILURE_COLUMNS)
+
+
+def _together(several: Sequence[_Merged]) -> _Merged:
+    counts = sum((one.counts for one in several), Counter[str]())
+    reasons = sum((one.reasons for one in several), Counter[str]())
+    return _Merged(counts, reasons, summed(one.distributions for one in several))
 
 
 def _uncertain(results: pa.Table) -> int:

@@ -17,6 +17,26 @@ def read_table(store: Store, key: str, columns: Sequence[str] | None = None) -> 
 
 def write_table(store: Store, key: str, table: pa.Table) -> None:
     """Put a Parquet file whole, or not at all. Raises as `Store.put`."""
-    content = io.BytesIO()
-    pq.write_table(table, content, compression="zstd")
-    store.put(key, content.getvalue())
+    file = GrowingFile(table.schema)
+    file.add(table)
+    file.put(store, key)
+
+
+class GrowingFile:
+    """A Parquet file that is made a row group after another, and lies in memory, compressed, until it is put."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self.rows = 0
+        self._content = io.BytesIO()
+        self._writer = pq.ParquetWriter(self._content, schema, compression="zstd")
+
+    def add(self, table: pa.Table) -> None:
+        """Append these rows as a row group; none are none."""
+        self.rows += len(table)
+        if len(table):
+            self._writer.write_table(table)
+
+    def put(self, store: Store, key: str) -> None:
+        """End the file and put it whole, or not at all. Raises as `Store.put`."""
+        self._writer.close()
+        store.put(key, self._content.getvalue())

@@ -1,5 +1,6 @@
 """The end of a run: nothing is called done before every key of the inventory has its one row."""
 
+import io
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from celebvision import ray_session
@@ -15,7 +17,7 @@ from celebvision.batch.inventory import SCHEMA
 from celebvision.batch.record import Run
 from celebvision.batch.sink import Results, delete_parts, finished_shards
 from celebvision.job import JobFailed
-from celebvision.storage import StorageError, Store, open_store, read_table, write_table
+from celebvision.storage import GrowingFile, StorageError, Store, open_store, read_table, write_table
 
 SHARDS = [["a", "b", "c"], ["d", "e"], ["f"]]
 FAILED = {"b", "f"}
@@ -119,6 +121,18 @@ def test_a_file_is_made_while_other_shards_are_worked_on_and_no_file_twice(
     assert keys_in(output, "failures/") == ["b", "f"]
 
 
+def test_a_file_is_made_a_row_group_after_another(output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_run.config = {"uncertain_below": 0.8}
+    expected = finish(output, a_run)
+    whole = [read_table(output, key) for key in (a_run.results(0), a_run.failures(0))]
+    monkeypatch.setattr(sink, "PARTS_A_GROUP", 2)
+    assert finish(output, a_run) == expected
+    files = [pq.ParquetFile(io.BytesIO(output.get(key))) for key in (a_run.results(0), a_run.failures(0))]
+    assert [file.read() for file in files] == whole
+    groups = [[file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)] for file in files]
+    assert groups == [[4], [1, 1]]  # the last part has no result
+
+
 def test_files_that_nobody_has_begun_are_left_to_workers(
     output: Store, a_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +155,7 @@ def test_what_storage_failed_meanwhile_is_made_at_the_end(
     expected = finish(output, a_run)
     with Results(output, a_run) as results:
         with monkeypatch.context() as patch:
-            patch.setattr(sink, "write_table", Mock(side_effect=StorageError("the cable was pulled")))
+            patch.setattr(GrowingFile, "put", Mock(side_effect=StorageError("the cable was pulled")))
             results.add([1])
             assert isinstance(results.made[1].exception(timeout=10), StorageError)
         assert results.finish() == expected
@@ -172,8 +186,9 @@ def test_how_the_rows_are_spread_is_told_and_an_older_version_may_have_written_s
         "brightness": {"0.25": 1, "0.75": 1},
         "failures": {"decode decode": 2, "none": 4},
     }
-    monkeypatch.setattr(sink, "PARTS_A_FILE", 1)
-    for files_here in (3, 2):  # here, and by workers
+    monkeypatch.setattr(sink, "PARTS_A_GROUP", 1)
+    for parts, files_here in ((3, 1), (1, 3), (1, 2)):  # one file, several, and several by workers
+        monkeypatch.setattr(sink, "PARTS_A_FILE", parts)
         monkeypatch.setattr(sink, "FILES_HERE", files_here)
         counts, _, distributions = finish(output, a_run)
         assert counts == {"results": 4, "results_uncertain": 1, "failures": 2, "failures_decode": 2}
