@@ -5,7 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What learns takes as long as all else together: with `make -j2` they run beside each other.
 LEARNING := tests/training tests/retrain tests/evaluation tests/test_demo.py
-# And the faults but one file as long as the other tests on real services and that file.
+# So do the faults without the spot instances, beside these and what else needs real services.
 FAULTS := tests/integration/faults
 SPOT := $(FAULTS)/test_spot.py
 

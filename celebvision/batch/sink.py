@@ -22,7 +22,7 @@ from celebvision.batch.inventory import shard_numbers
 from celebvision.batch.record import FAILURE_FIELDS, IMAGES, UNCERTAIN, Run
 from celebvision.job import JobFailed, progress
 from celebvision.ray_session import clear_errors
-from celebvision.storage import GrowingFile, NotFound, Store, open_store, read_table
+from celebvision.storage import GrowingFile, NotFound, Store, open_store, open_table, read_table
 
 PARTS_A_FILE = 200  # at 1,000 keys a part, 200,000 rows a file
 PARTS_A_GROUP = 20  # are in memory as a whole, and a row group of their file
@@ -155,7 +155,7 @@ def _merge(uri: str, run: Run, file: int, shards: range) -> _Merged:
 def _part(store: Store, run: Run, number: int) -> pq.ParquetFile:
     """The rows of a shard, still compressed."""
     try:
-        return pq.ParquetFile(pa.BufferReader(store.get(run.part(number))))
+        return open_table(store, run.part(number))
     except NotFound:
         raise JobFailed(f"shard {number} of run {run.run_id} has no rows; the same command continues") from None
 

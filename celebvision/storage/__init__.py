@@ -8,7 +8,7 @@ import re
 from celebvision.storage.arrow import arrow_filesystem
 from celebvision.storage.client import retries
 from celebvision.storage.local import LocalStore
-from celebvision.storage.parquet import GrowingFile, read_table, write_table
+from celebvision.storage.parquet import GrowingFile, open_table, read_table, write_table
 from celebvision.storage.s3 import S3Store
 from celebvision.storage.store import (
     Conflict,
@@ -39,6 +39,7 @@ __all__ = [
     "join",
     "open_bucket",
     "open_store",
+    "open_table",
     "read_table",
     "retries",
     "write_table",

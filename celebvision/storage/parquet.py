@@ -9,10 +9,15 @@ import pyarrow.parquet as pq
 from celebvision.storage.store import Store
 
 
+def open_table(store: Store, key: str) -> pq.ParquetFile:
+    """A Parquet file, in memory as it was written: compressed. Raises as `Store.get`."""
+    return pq.ParquetFile(pa.BufferReader(store.get(key)))
+
+
 def read_table(store: Store, key: str, columns: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file, or these columns of it. Raises as `Store.get`."""
     # Half of the time that `pq.read_table` takes of a thousand rows, which prepares for many files and threads.
-    return pq.ParquetFile(pa.BufferReader(store.get(key))).read(columns=columns, use_threads=False)
+    return open_table(store, key).read(columns=columns, use_threads=False)
 
 
 def write_table(store: Store, key: str, table: pa.Table) -> None:
