@@ -5,9 +5,7 @@ BIN := .venv/bin
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 # What learns takes as long as all else together: with `make -j2` they run beside each other.
 LEARNING := tests/training tests/retrain tests/evaluation tests/test_demo.py
-# So do the faults without the spot instances, beside these and what else needs real services.
 FAULTS := tests/integration/faults
-SPOT := $(FAULTS)/test_spot.py
 
 .PHONY: help install demo test test-learning test-rest check audit integration integration-faults integration-rest
 .PHONY: dashboards bench bench-compare findings lock image clean
@@ -50,10 +48,10 @@ audit: install ## known vulnerabilities of the locked packages, as far as their 
 integration: integration-faults integration-rest ## the tests on real services, and on CELEBVISION_TEST_DATA's pictures
 
 integration-faults: install
-	$(PYTEST) $(FAULTS) --ignore=$(SPOT)
+	$(PYTEST) $(FAULTS)
 
 integration-rest: install
-	$(PYTEST) $(wildcard tests/integration/test_*.py) $(SPOT)
+	$(PYTEST) tests/integration $(FAULTS:%=--ignore=%)
 
 dashboards: install ## make Grafana's dashboards anew from their code
 	$(BIN)/python -m cluster.monitoring.grafana.write
