@@ -12,6 +12,7 @@ from pathlib import Path
 from faults.command import BIN, Marked, wait_until
 
 START_S = 120
+GAVE_UP = "timed out during startup"  # as Ray does on a busy machine, after 15 s: then it is started again
 WORKER_PORTS = 60  # a node's own; Ray's default range would be shared by both
 
 
@@ -46,11 +47,20 @@ class Cluster:
         else:
             words += ["--head", f"--port={self.port}", f"--ray-client-server-port={self.port + 1}"]
             words += ["--include-dashboard=false"]
+        node = self._started([*words, *options])
+        if node.ended() and GAVE_UP in node.stderr:
+            with self.nodes.pop():  # ends what is left of it, which would hold the ports
+                pass
+            node = self._started([*words, *options])
+        assert not node.ended(), f"no node came: {node.stdout} {node.stderr}"
+        return node
+
+    def _started(self, words: list[str]) -> Marked:
+        """A node that is there, or has ended."""
         settings = {name: value for name, value in self.environment.items() if name != "RAY_ADDRESS"}
-        node = Marked([*words, *options], self.folder / "node", settings)
+        node = Marked(words, self.folder / "node", settings)
         self.nodes.append(node)
         wait_until(lambda: "Ray runtime started" in node.stdout or node.ended(), "no node came", START_S)
-        assert not node.ended(), f"no node came: {node.stdout} {node.stderr}"
         return node
 
 
