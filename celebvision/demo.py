@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 import boto3
 import ray
+from moto.server import ThreadedMotoServer
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +23,6 @@ from celebvision.batch.run import classify
 from celebvision.celeba.drawn import messy_bucket, write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.config import ClassifySettings, DemoSettings, EvaluateSettings, IngestSettings, Phase, TrainSettings
-from celebvision.embedded_s3 import embedded_s3
 from celebvision.evaluation.run import evaluate
 from celebvision.job import JobFailed, Outcome
 from celebvision.logs import console
@@ -43,7 +44,7 @@ def demo(settings: DemoSettings) -> Outcome:
     """
     started = time.monotonic()
     folder = _make_anew(settings.folder)
-    with embedded_s3() as url, _buckets_at(url), _ray_on_this_machine():
+    with _embedded_s3(), _ray_on_this_machine():
         source = str(settings.celeba) if settings.celeba else _draw(settings, folder)
         _say("Ingest: original files to Parquet shards on S3")
         ingest(IngestSettings(source=source, output="s3://celeba/shards", seed=settings.seed))
@@ -105,12 +106,16 @@ def _make_anew(folder: Path) -> Path:
 
 
 @contextmanager
-def _buckets_at(url: str) -> Iterator[None]:
-    """Empty buckets of the S3 service at `url`, and an environment that points there, until the block ends."""
+def _embedded_s3() -> Iterator[None]:
+    """An S3 server on loopback with empty buckets, and an environment that points at it, until the block ends."""
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # it would tell every request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
     before = {name: value for name, value in os.environ.items() if name.startswith(("AWS_", "RAY_ADDRESS"))}
     for name in before:
         del os.environ[name]
-    words = {"AWS_ENDPOINT_URL": url, "AWS_DEFAULT_REGION": "us-east-1"}
+    words = {"AWS_ENDPOINT_URL": f"http://{host}:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
     words |= {"AWS_ACCESS_KEY_ID": "demo", "AWS_SECRET_ACCESS_KEY": "demo"}  # of the embedded server alone
     os.environ |= words
     try:
@@ -121,6 +126,7 @@ def _buckets_at(url: str) -> Iterator[None]:
         for name in words:
             os.environ.pop(name, None)
         os.environ |= before
+        server.stop()
 
 
 @contextmanager

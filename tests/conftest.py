@@ -1,5 +1,6 @@
 """What the tests stand on: S3 in this process, one small Ray cluster, and the test data where there is some."""
 
+import logging
 import os
 import signal
 import uuid
@@ -8,8 +9,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
+from moto.server import ThreadedMotoServer
 
-from celebvision.embedded_s3 import embedded_s3
 from celebvision.storage.client import client, forget_client
 
 OTHER_SETTINGS = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_ENDPOINT_URL_S3")
@@ -53,8 +54,13 @@ def s3_environment() -> Callable[[str], AbstractContextManager[str]]:
 @pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """The URL of an S3 service in this process, which checks no credentials; the session's environment names it."""
-    with embedded_s3() as url, environment_for(url) as endpoint:
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # else one line for each request
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with environment_for(f"http://{host}:{port}") as endpoint:
         yield endpoint
+    server.stop()
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ PACKAGE = "celebvision"
 
 # From the ground up: a room may import rooms of lower floors, and rooms on its own floor where `beside` says so.
 FLOORS = [
-    {"storage", "images", "memory", "sheet", "logs", "models", "embedded_s3", "__init__"},
+    {"storage", "images", "memory", "sheet", "logs", "models", "__init__"},
     {"config", "job", "page"},
     {"ray_session", "lease", "preemption", "spot", "capacity", "cost"},
     {"notices"},
