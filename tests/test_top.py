@@ -24,6 +24,7 @@ from celebvision.cli import main
 from celebvision.metrics import Figures, names
 from celebvision.metrics.pushgateway import _Collected
 from celebvision.storage import open_store
+from celebvision.top.jobs import of_metrics
 
 OF_RAY = {
     "Component": "core_worker",
@@ -82,6 +83,11 @@ def as_text(*jobs: Figures) -> str:
             own = f"{name[:-1]}," if name.endswith("}") else f"{name}{{"
             lines.append(line if line.startswith("#") else f"{own}{labels}}} {value}")
     return "\n".join(line for line in lines if not line.startswith("#")) + "\n"
+
+
+def by_ray(*jobs: Figures) -> str:
+    """As a Ray node shows them."""
+    return re.sub(r"^(celebvision_\w+\{)", 'ray_\\1WorkerId="0a",', as_text(*jobs), flags=re.MULTILINE)
 
 
 def as_prometheus(*jobs: Figures) -> str:
@@ -167,20 +173,39 @@ def test_a_pushgateway_shows_jobs_that_run_first(
 def test_what_ray_and_the_pushgateway_both_show_is_one_job(
     serve: Callable[[dict[str, str]], str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    text = as_text(at_work("/labels"))
-    of_ray = re.sub(r"^(celebvision_\w+\{)", 'ray_\\1WorkerId="0a",', text, flags=re.MULTILINE)
-    of_ray = of_ray.replace("} 290", "} 310")
+    figures = at_work("/labels")
+    text, of_ray = as_text(figures), by_ray(figures).replace("} 290", "} 310")
     assert "320 of 1,000" in shown(capsys, "--metrics", serve({"/metrics": text + of_ray}))
+
+
+def test_at_its_end_a_jobs_figures_are_those_it_left(serve: Callable[[dict[str, str]], str]) -> None:
+    before, after = at_work("/labels"), at_work("/labels")
+    after.set_one(names.STATE, "done")
+    for metric, value in ((names.ENDED, time.time()), (names.ETA, 0.0), (names.RATE, 2.0), (names.COST, 2.0)):
+        after.set(metric, value)
+    for text in (by_ray(before) + as_text(after), as_text(after) + by_ray(before)):
+        (job,) = of_metrics(serve({"/metrics": text}))
+        assert job.figures == of_metrics(serve({"/metrics": as_text(after)}))[0].figures
+        assert [job.value(metric) for metric in (names.ETA, names.RATE, names.COST)] == [0.0, 2.0, 2.0]
+        assert (job.state, job.value(names.STATE, state="running")) == ("done", 0.0)
+
+
+def test_what_a_run_before_has_left_is_not_of_the_one_that_runs(serve: Callable[[dict[str, str]], str]) -> None:
+    before, now = at_work("/labels"), at_work("/labels")
+    before.set(names.STARTED, time.time() - 5000)
+    before.set(names.ENDED, time.time() - 4000)
+    before.set(names.DRIFT, 0.3, distribution="brightness")
+    (job,) = of_metrics(serve({"/metrics": by_ray(now) + as_text(before)}))
+    assert job.state == "running"
+    assert job.figures == of_metrics(serve({"/metrics": by_ray(now)}))[0].figures
 
 
 @pytest.mark.parametrize("ray_first", [True, False])
 def test_sums_of_histograms_are_the_exact_ones(
     serve: Callable[[dict[str, str]], str], capsys: pytest.CaptureFixture[str], ray_first: bool
 ) -> None:
-    text = as_text(at_work("/labels"))
-    of_ray = re.sub(r"^(celebvision_\w+\{)", 'ray_\\1WorkerId="0a",', text, flags=re.MULTILINE).replace(
-        "} 6.0", "} 7.5"
-    )
+    figures = at_work("/labels")
+    text, of_ray = as_text(figures), by_ray(figures).replace("} 6.0", "} 7.5")
     both = of_ray + text if ray_first else text + of_ray
     for shown, wanted in ((both, 6.0), (of_ray, 7.5)):
         assert main(["top", "--metrics", serve({"/metrics": shown}), "--json"]) == 0

@@ -105,31 +105,38 @@ Series = Iterator[tuple[str, dict[str, str], float]]
 
 
 def _jobs(series: Series) -> list[Job]:
-    """Of what is shown twice, by Ray and by the Pushgateway, the larger: a job's figures do not fall.
-
-    Of a histogram's sum it is the Pushgateway's: Ray adds up the middles of buckets.
-    """
-    found: dict[tuple[str, str, str], Job] = {}
-    exact: set[tuple[str, str, str, str]] = set()
+    """What is shown twice, by Ray and by the Pushgateway, is one job."""
+    found: dict[tuple[str, str, str], tuple[dict[str, float], dict[str, float]]] = {}
     for shown, labels, value in series:
         name = shown.removeprefix("ray_")
         if name not in METRIC or not labels.keys() >= set(JOB_LABELS):
             continue
-        key = (labels["verb"], labels["model"], labels["output"])
-        job = found.setdefault(key, Job(*key))
+        by_ray, left = found.setdefault((labels["verb"], labels["model"], labels["output"]), ({}, {}))
+        figures = by_ray if OF_RAY in labels else left
         full = _named(name, {label: labels.get(label, "") for label in METRIC[name].labels})
-        if METRIC[name].kind == "histogram":
-            if (*key, full) in exact:
-                continue
-            if OF_RAY not in labels:
-                exact.add((*key, full))
-                job.figures[full] = value
-                continue
-        job.figures[full] = max(value, job.figures.get(full, value))
-    for job in found.values():
+        figures[full] = max(value, figures.get(full, value))
+    jobs = [Job(*key, figures=_latest(*shown)) for key, shown in found.items()]
+    for job in jobs:
         states = [state for state in STATES if job.value(names.STATE, state=state)]
         job.state = states[-1] if job.value(names.ENDED) else (states or ["running"])[0]
-    return list(found.values())
+    return jobs
+
+
+def _latest(by_ray: dict[str, float], left: dict[str, float]) -> dict[str, float]:
+    """Ray's are the later while a job lives, and the Pushgateway's at its end, when Ray still shows the last but one.
+
+    Of a histogram's sum it is the Pushgateway's: Ray adds up the middles of buckets.
+    """
+    began = names.STARTED.name
+    if round(by_ray.get(began, 0.0), 3) > round(left.get(began, 0.0), 3):
+        return by_ray  # those of a run before were left
+    if left.get(names.ENDED.name):
+        return left
+    return {**left, **by_ray, **{name: value for name, value in left.items() if _of_histogram(name)}}
+
+
+def _of_histogram(full: str) -> bool:
+    return METRIC[full.partition("{")[0]].kind == "histogram"
 
 
 def _of_prometheus(url: str) -> Series:

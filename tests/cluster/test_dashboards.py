@@ -78,7 +78,7 @@ def test_it_asks_for_what_jobs_measure(dashboard: Dashboard) -> None:
             known[metric.exported + suffix] = {*metric.labels, *JOB_LABELS, *(("le",) if suffix == "_bucket" else ())}
     for panel in panels(dashboard):
         for target in panel["targets"]:
-            asked = re.findall(r"max by \(([^)]*)\) \((?:rate\()?(celebvision_\w+)\{([^}]*)\}", target["expr"])
+            asked = re.findall(r"(?:max|min) by \(([^)]*)\) \((?:rate\()?(celebvision_\w+)\{([^}]*)\}", target["expr"])
             assert len(asked) == len(re.findall(r"celebvision_\w+", target["expr"])), "it would count twice"
             for by, name, chosen in asked:
                 labels = {*by.split(", "), *re.findall(r"(\w+)=", chosen)}

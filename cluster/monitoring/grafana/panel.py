@@ -12,8 +12,13 @@ from grafana_foundation_sdk.models import dashboard as models
 from grafana_foundation_sdk.models.common import LegendDisplayMode, LegendPlacement
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
+from celebvision.metrics import names
+
 SOURCE = models.DataSourceRef("prometheus", "celebvision-prometheus")  # as it is provisioned
 JOB = ("verb", "model", "output")
+FALLING = {
+    metric.name for metric in (names.REMAINING, names.ETA, names.QUEUE)
+}  # of what is left, the less is the later
 WIDTH, HEIGHT = 24, 8  # of Grafana's grid: all columns, and the rows of a panel
 
 
@@ -53,8 +58,9 @@ class Dashboard:
 
 
 def of_job(metric: str, *labels: str, **chosen: str) -> str:
-    """The job's metric, once, though Ray and the Pushgateway both show it."""
-    return f"max by ({', '.join((*JOB, *labels))}) ({_chosen(metric, chosen)})"
+    """The job's metric, once, though Ray and the Pushgateway both show it: the later value."""
+    later = "min" if metric in FALLING else "max"
+    return f"{later} by ({', '.join((*JOB, *labels))}) ({_chosen(metric, chosen)})"
 
 
 def rate(metric: str, *labels: str, **chosen: str) -> str:
