@@ -18,8 +18,8 @@ from celebvision.metrics import Figures, names, push
 from cluster.monitoring.grafana.panel import Dashboard, asked
 from cluster.monitoring.grafana.write import CLUSTER, JOBS, PIPELINE, TRAINING
 from faults.cluster import Cluster, cluster, free_ports
-from faults.command import BIN, END_S, kill, wait_until
-from faults.conftest import SHARD_KEYS, House, Start
+from faults.command import BIN, END_S, kill, parts, wait_until
+from faults.conftest import House, Start
 
 ACTOR = "WorkShards"
 TOLD_S = STILL_S + 90
@@ -34,6 +34,8 @@ def watched(monitoring: Monitoring, tmp_path_factory: pytest.TempPathFactory) ->
         dashboard, autoscaler, metrics = (str(free_ports(1)) for _ in range(3))
         made.environment |= {
             "RAY_metrics_report_interval_ms": "1000",
+            # Ray forgets a gauge after twice that time: what nodes tell by themselves has to come as often.
+            "REPORTER_UPDATE_INTERVAL_MS": "1000",
             # Else all clusters of this machine would have the same.
             "AUTOSCALER_METRIC_PORT": autoscaler,
             "DASHBOARD_METRIC_PORT": metrics,
@@ -65,6 +67,18 @@ class Asked:
     def again(self) -> None:
         self.left = [(panel, query) for panel, query in self.left if not self.monitoring.series(query)]
 
+    def until_all(self, timeout_s: float) -> None:
+        """Ask until none is left, or time is over."""
+        deadline = time.monotonic() + timeout_s
+        while self.left and time.monotonic() < deadline:
+            self.again()
+            time.sleep(1)
+
+
+def workers(watched: Cluster) -> list[int]:
+    """Processes that work on shards."""
+    return [process for node in watched.nodes for process in node.processes(ACTOR)]
+
 
 def of(output: Path, metric: str, labels: str = "") -> str:
     """A metric of the job that writes there, whoever shows it."""
@@ -82,19 +96,13 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
     dashboards, last = Asked(monitoring, JOBS, PIPELINE, CLUSTER), time.monotonic()
     words = ["--node_type", "g5.xlarge", "--deadline", "2100-01-01T00:00:00Z"]
     done = of(output, "celebvision_images_total", ',stage="write",outcome="ok",job="ray"')
-    # Four times the batches: a quick machine's job would be over between two looks.
-    words = [
-        *house.words(output),
-        *words,
-        "--shard_keys",
-        str(SHARD_KEYS // 4),
-        "--pushgateway",
-        monitoring.pushgateway,
-    ]
+    words = [*house.words(output), *words, "--pushgateway", monitoring.pushgateway]
+    # Parts at which the workers are held until Prometheus has seen more: a quick job would be over between two looks.
+    holds, held, before = [house.shards // 3, house.shards * 2 // 3], list[int](), 0.0
     with start(words, watched.environment) as command:
 
         def ended() -> bool:
-            nonlocal last
+            nonlocal last, held, before
             if time.monotonic() - last > 1:
                 dashboards.again()
                 last = time.monotonic()
@@ -103,16 +111,23 @@ def test_a_healthy_job_is_seen_to_its_end_and_nobody_is_told(
                 seen["done"] += 1
                 for metric in ("images_per_second", "images_remaining", "eta_seconds", "queue_shards", "workers"):
                     seen[metric] += len(monitoring.series(of(output, f"celebvision_{metric}")))
+            if held and amount is not None and amount > before:
+                kill(held, signal.SIGCONT)
+                held, before = [], amount
+            elif not held and holds and parts(output) >= holds[0]:
+                held, _ = workers(watched), holds.pop(0)
+                kill(held, signal.SIGSTOP)
             assert not monitoring.series(FIRING)
             return command.ended()
 
         wait_until(ended, "the job did not end", END_S)
         assert command.status() == 0, command.stderr
-    dashboards.again()
+    assert not holds, "it was over before it was held"
     assert len(+seen) == 6, f"while it ran, Prometheus showed {seen}"
 
     ends = f"max({of(output, 'celebvision_job_end_timestamp_seconds')}) > 0"
     wait_until(lambda: bool(monitoring.series(ends)), "its end was not seen", TOLD_S)
+    dashboards.until_all(TOLD_S)
     failed = Counter(row["stage"] for row in rows(str(output), "failures"))
     told, left = record(str(output)), len(rows(str(output), "results")) + failed.total()
     assert left == len(house.keys)
@@ -172,7 +187,7 @@ def test_a_job_that_stands_still_is_told_of_and_so_is_that_it_goes_on(
     output = tmp_path / "labels"
     with start([*house.words(output), "--pushgateway", monitoring.pushgateway], watched.environment) as command:
         wait_until(lambda: any(output.glob("runs/*/parts/*")) or command.ended(), "nothing was done", END_S)
-        still = [process for node in watched.nodes for process in node.processes(ACTOR)]
+        still = workers(watched)
         assert still, command.stderr
         kill(still, signal.SIGSTOP)
         wait_until(lambda: bool(monitoring.told), "nobody was told", TOLD_S)
