@@ -54,6 +54,11 @@ def test_lists_are_given_with_commas_and_nested_ones_as_json() -> None:
         (["--data", "s3://"], "should name a bucket"),
         (["--name", "My Model"], "name: 'My Model' is refused"),
         (["--phases", '[{"epochs": 0, "learning_rate": 1}]'], "phases.0.epochs: 0 is refused"),
+        (["--phases", "[{epochs: 2}]"], "--phases: should be VALUE,VALUE"),
+        (["--phases", '[{"epochs": 2'], "--phases: should be VALUE,VALUE"),
+        (["--arguments", "{width: 8}"], "--arguments: should be VALUE,VALUE for a list and NAME=VALUE"),
+        (["--cyclegan.identity_weight", "[3"], "cyclegan.identity_weight: '[3' is refused"),
+        (["--styles", "houses"], "or JSON with double quotes"),
     ],
 )
 def test_wrong_words_are_refused_with_what_would_be_right(words: list[str], told: str) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
-from pydantic_settings import CliSettingsSource
+from pydantic_settings import CliSettingsSource, SettingsError
 
 from celebvision.config.settings import Settings, WordsError
 
@@ -50,7 +51,10 @@ def parse(settings: type[AnySettings], words: Sequence[str], prog: str) -> AnySe
     )
     parser.known = [option for action in parser._actions for option in action.option_strings]
     arguments = parser.parse_args(list(words))
-    from_flags = source(parsed_args=arguments)()
+    try:
+        from_flags = source(parsed_args=arguments)()
+    except SettingsError as error:
+        raise WordsError(_unread(error)) from None
     from_file = _read_yaml(Path(arguments.config)) if arguments.config else {}
     try:
         return settings(**_merge(from_file, from_flags))
@@ -76,6 +80,13 @@ def _merge(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = key not in WHOLE and isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merge(merged[key], value) if both else value
     return merged
+
+
+def _unread(error: SettingsError) -> str:
+    """Of a list or of names with values that is neither of the forms they may be given in."""
+    named = re.search(r'for (?:field ")?([\w.]+)', str(error))
+    key = f"--{named[1]}" if named else str(error)
+    return f"{key}: should be VALUE,VALUE for a list and NAME=VALUE,NAME=VALUE for names, or JSON with double quotes"
 
 
 def _sentences(error: ValidationError, settings: type[BaseModel]) -> list[str]:
