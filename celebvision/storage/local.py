@@ -187,7 +187,12 @@ class LocalStore(Store):
 
     def _names(self, base: str) -> Iterator[str]:
         """What lies in a folder, in the order of S3 keys: a folder sorts with its slash, 'a.jpg' < 'a/b' < 'a0.jpg'."""
-        folder = self._path(base.removesuffix("/")) if base else self._folder
+        try:
+            folder = self._path(base.removesuffix("/")) if base else self._folder
+        except ValueError as error:
+            raise StorageError(
+                f"{error}; a link to a folder outside is not entered: copy it, or give it itself"
+            ) from None
         with local_errors(folder):
             try:
                 with os.scandir(folder) as entries:

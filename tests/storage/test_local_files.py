@@ -45,8 +45,9 @@ def test_no_listing_leaves_the_folder(local: Store, tmp_path: Path) -> None:
     (root / "to_nothing").symlink_to(root / "nothing")
     assert keys(local) == ["folder/inside", "to_inside"]
     for walk in (local.list, local.folders):
-        with pytest.raises(ValueError, match="names no file inside"):
-            list(walk("../"))
+        for prefix in ("../", "to_folder/", "to_folder/store/"):
+            with pytest.raises(StorageError, match=r"names no file inside.*is not entered"):
+                list(walk(prefix))
 
 
 def test_unfinished_and_lock_files_are_not_listed(local: Store, tmp_path: Path) -> None:
