@@ -3,6 +3,7 @@
 import builtins
 import errno
 import fcntl
+import logging
 import os
 import shutil
 import time
@@ -26,6 +27,8 @@ from celebvision.storage.store import (
     as_folder,
     check_range,
 )
+
+log = logging.getLogger(__name__)
 
 HIDDEN = ".celebvision-"  # our temporary and lock files; never listed
 SORTED_AT_ONCE = 100_000  # names of a folder
@@ -165,7 +168,7 @@ class LocalStore(Store):
                 path.unlink(missing_ok=True)
 
     def list(self, prefix: str = "") -> Iterator[Stat]:
-        """See `Store.list`. A link is listed if it leads to a file inside; linked folders are not entered."""
+        """See `Store.list`. A link is listed if it leads to a file inside; of others a warning tells."""
         return self._walk(prefix[: prefix.rfind("/") + 1], prefix)
 
     def _walk(self, base: str, prefix: str) -> Iterator[Stat]:
@@ -180,8 +183,12 @@ class LocalStore(Store):
                 # deleted since its folder was read, or that folder was
                 with local_errors(path), suppress(FileNotFoundError, NotADirectoryError):
                     found = os.lstat(path)
-                    if S_ISLNK(found.st_mode) and os.path.isfile(path) and _is_inside(path, self.uri):
-                        found = os.stat(path)
+                    if S_ISLNK(found.st_mode):
+                        if os.path.isfile(path) and _is_inside(path, self.uri):
+                            found = os.stat(path)
+                        else:
+                            words = "%s: not followed, since it is a link to a folder, to nothing, or out of %s"
+                            log.warning(words, path, self.uri, extra={"kind": "link"})
                     if S_ISREG(found.st_mode):
                         yield _stat(key, found)
 

@@ -34,7 +34,7 @@ def test_no_key_leaves_the_folder(local: Store, tmp_path: Path, key: str) -> Non
     assert (tmp_path / "out").read_bytes() == b"secret"
 
 
-def test_no_listing_leaves_the_folder(local: Store, tmp_path: Path) -> None:
+def test_no_listing_leaves_the_folder(local: Store, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     local.put("folder/inside", b"")
     (tmp_path / "out").write_bytes(b"secret")
     root = tmp_path / "store"
@@ -44,6 +44,8 @@ def test_no_listing_leaves_the_folder(local: Store, tmp_path: Path) -> None:
     (root / "to_inside").symlink_to(root / "folder" / "inside")
     (root / "to_nothing").symlink_to(root / "nothing")
     assert keys(local) == ["folder/inside", "to_inside"]
+    told = sorted(record.args[0].rpartition("/")[2] for record in caplog.records if isinstance(record.args, tuple))
+    assert told == ["to_file", "to_folder", "to_itself", "to_nothing"]
     for walk in (local.list, local.folders):
         for prefix in ("../", "to_folder/", "to_folder/store/"):
             with pytest.raises(StorageError, match=r"names no file inside.*is not entered"):
