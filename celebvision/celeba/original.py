@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from celebvision.celeba.labelled import LABEL_FILES
 from celebvision.celeba.schema import ATTRIBUTES, BOX, LANDMARKS, SPLITS
 from celebvision.job import JobFailed
 from celebvision.storage import NotFound, Store
@@ -129,7 +130,10 @@ def read_labels(store: Store, seed: int) -> pd.DataFrame:
     """
     labels = _read_table(store, "list_attr_celeba", list(ATTRIBUTES))
     if labels is None:
-        raise JobFailed(f"{store.uri}: holds no list_attr_celeba.txt or .csv")
+        raise JobFailed(
+            f"{store.uri}: holds no list_attr_celeba.txt or .csv, as CelebA does, and no {' or '.join(LABEL_FILES)}, "
+            "as other labelled pictures do; pictures of one style, without labels, are --style_folder"
+        )
     strange = ~labels.isin([-1, 1])
     if strange.any(axis=None):
         where = strange.any(axis=1).idxmax()

@@ -277,7 +277,7 @@ def test_a_split_whose_pictures_are_all_broken_leaves_no_shard(source: Path, tmp
 @pytest.mark.parametrize(
     ("missing", "words"),
     [
-        ("list_attr_celeba.txt", "holds no list_attr_celeba.txt or .csv"),
+        ("list_attr_celeba.txt", "holds no list_attr_celeba.txt or .csv, .* and no labels.csv or labels.parquet"),
         ("img_align_celeba", "holds neither img_align_celeba/ with pictures nor img_align_celeba.zip"),
     ],
 )
