@@ -104,12 +104,14 @@ class StyleTask:
             group["lr"] = group["factor"] * self.peak_rate * linear_decay((self.epoch + share) / self.epochs)
         photos = random_crops(normalised(batch["image"], self.device), self.size, self.generator)
         losses = self.learner.losses(self.wrapped, photos, self.generator)
-        loss = losses.total.mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        # The logarithm's gradient is a share of what is left: a style that no picture comes near to, or a photo that
+        # is far from it, pulls no more than the others.
+        losses.total.log().mean().backward()
         self.optimizer.step()
         self.average.update_parameters(self.learner.learns)
-        return {"loss": loss.detach(), "content": losses.content.detach().mean(), "style": losses.style.detach().mean()}
+        shown = {"loss": losses.total, "content": losses.content, "style": losses.style}
+        return {name: each.detach().mean() for name, each in shown.items()}
 
     @torch.inference_mode()
     def validate(self, batches: Iterable[Batch]) -> dict[str, float]:

@@ -16,6 +16,7 @@ from celebvision.job import JobFailed
 from celebvision.models.adain import AdaIN
 from celebvision.models.style_net import StyleNet
 from celebvision.models.vgg import VGG
+from celebvision.training.cyclegan import random_crops
 from celebvision.training.style import (
     AdaINLearner,
     Judged,
@@ -24,6 +25,7 @@ from celebvision.training.style import (
     adain,
     balanced,
     loss_settings,
+    normalised,
     style_net,
 )
 
@@ -206,8 +208,20 @@ def test_only_what_draws_learns(make: Make) -> None:
     assert all(torch.equal(value, vgg[name]) for name, value in learner.losses_of.vgg.state_dict().items())
 
 
+def test_a_step_weighs_each_picture_by_what_is_left_of_it(make: Make) -> None:
+    task, other = make(), make()
+    told = task.step(batch(), 0)
+    photos = random_crops(normalised(batch()["image"], CPU), other.size, other.generator)
+    total = other.learner.losses(other.wrapped, photos, other.generator).total
+    assert total.max() > 1.01 * total.min(), "pictures of unlike losses"
+    assert told["loss"] == pytest.approx(total.mean().item(), rel=1e-5)
+    torch.stack([one / one.detach() for one in total]).mean().backward()
+    for parameter, of_other in zip(task.learner.learns.parameters(), other.learner.learns.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, of_other.grad, rtol=1e-3, atol=1e-5)
+
+
 def test_it_learns(make: Make) -> None:
-    task = make(phases=[{"epochs": 4, "learning_rate": 1e-2}])
+    task = make(phases=[{"epochs": 4, "learning_rate": 3e-3}])
     losses = [float(task.step(batch(seed=step), 0)["loss"]) for step in range(60)]
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5]), losses
     figures = task.validate([])
