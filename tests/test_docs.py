@@ -1,11 +1,19 @@
 """The documentation's tables are what was measured, and figures can be held against it."""
 
 import copy
+import itertools
 from typing import Any
 
 import pytest
 
 from tests.benchmarks import kept, tables
+from tests.benchmarks.contestants import REPOSITORY
+
+PAGES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for pattern in ("*.md", "docs/*.md", "cluster/**/*.md")
+    for path in REPOSITORY.glob(pattern)
+)
 
 
 @pytest.mark.parametrize("name", kept.PAGES)
@@ -16,6 +24,13 @@ def test_a_page_is_what_the_kept_figures_give(name: str) -> None:
 def test_every_table_has_its_place_and_every_place_a_table() -> None:
     text = (kept.DOCS / "performance.md").read_text()
     assert {place[1] for place in tables.PLACE.findall(text)} == set(tables.TABLES)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_table_ends_before_the_words_that_follow(page: str) -> None:
+    lines = (REPOSITORY / page).read_text().splitlines()
+    after = [line for row, line in itertools.pairwise(lines) if row.lstrip().startswith("|")]
+    assert [line for line in after if line and not line.lstrip().startswith(("|", "-"))] == []
 
 
 def test_what_was_measured_beside_a_gpu_fills_its_own_tables_too() -> None:
