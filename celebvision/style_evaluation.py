@@ -73,7 +73,7 @@ def evaluate_styles(settings: EvaluateSettings, data: DataSet, models: Sequence[
         write_table(output, f"predictions/{title}.parquet", pa.table({"image_id": ids, **rows}))
         figures[title] = _figures(rows, *yardstick.distances(features))
         for name in MEANS:
-            losses[name][title.partition("@")[0]] = rows[name]
+            losses[name][title.replace("@", "\n")] = rows[name]
     _add_ratios(figures)
     output.put("comparison.png", comparison(styles, shown))
     output.put("losses.png", boxes(losses))

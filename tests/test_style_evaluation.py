@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from celebvision import images, styling
+from celebvision import images, style_evaluation, styling
 from celebvision.celeba.drawn import write_dataset
 from celebvision.celeba.ingest import ingest
 from celebvision.celeba.shards import DataSet
@@ -26,10 +26,12 @@ from celebvision.models.features import fid, kid, make_features
 from celebvision.models.perceptual import distance, gram
 from celebvision.models.vgg import VGG
 from celebvision.registry import ModelVersion, load_state
+from celebvision.sheet import boxes
 from celebvision.storage import open_store, read_table
 from celebvision.style_evaluation import GAP, HEAD, SHOWN, comparison, style_set_of
 
 IMAGES, SIZE, BATCH = 10, 32, 4
+FED = {"styles": ["wave", "zigzag"], "size": SIZE, "width": 4, "blocks": 1}
 CONTENT, STYLE = "conv2_1", ("conv1_1", "conv2_1")
 TIMES = {"ms", "ms_median", "pictures_per_min"}
 
@@ -87,8 +89,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, ray_cluster: None) -> Studi
             torch.nn.init.kaiming_normal_(part.weight)
     safetensors.torch.save_file(vgg.state_dict(), home / "vgg16.safetensors")
     registry = str(home / "registry")
-    small = {"styles": ["wave", "zigzag"], "size": SIZE, "width": 4, "blocks": 1}
-    fed = _publish(registry, "fed", "style_net", small, {}, 2)
+    fed = _publish(registry, "fed", "style_net", FED, {}, 2)
     return Studio(home, published_style(registry, 1, size=SIZE), fed, published(registry, 1))
 
 
@@ -202,6 +203,17 @@ def test_what_was_measured_by_is_said(studio: Studio, evaluated: dict[str, Any])
     assert evaluated["data_digest"] == DataSet.load(studio.at("shards")).digest
     sheet = Image.open(io.BytesIO(open_store(studio.at("evaluation")).get("comparison.png")))
     assert sheet.size == (5 * (128 + GAP) - GAP, HEAD + SHOWN * (128 + GAP) - GAP)
+
+
+def test_each_of_two_versions_of_a_model_has_its_box(studio: Studio, monkeypatch: pytest.MonkeyPatch) -> None:
+    plotted = []
+    monkeypatch.setattr(style_evaluation, "boxes", lambda groups: plotted.append(groups) or boxes(groups))
+    other = _publish(studio.at("registry"), "fed", "style_net", FED, {}, 3)
+    titles = [studio.titles[1], f"fed@{other.version}"]
+    studio.evaluate("versions", model=titles, images=2)
+    for columns in plotted[0].values():
+        assert list(columns) == ["photos", *[title.replace("@", "\n") for title in titles]]
+        assert all(len(values) == 2 for values in columns.values())
 
 
 def test_a_style_set_of_shards_takes_the_place_of_crops(studio: Studio) -> None:
