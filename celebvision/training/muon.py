@@ -1,7 +1,7 @@
 """Muon: steps that move a layer's weights as far in every direction (Jordan et al. 2024).
 
 Source: https://kellerjordan.github.io/posts/muon/. `torch.optim.Muon` takes matrices alone, and orthogonalises in
-bfloat16, which takes a CPU without it fifteen times as long as float32.
+bfloat16, which takes a CPU without it twenty times as long as float32 and more.
 """
 
 from __future__ import annotations
@@ -44,11 +44,14 @@ class Muon(torch.optim.Optimizer):
 
 def orthogonal(matrix: Tensor) -> Tensor:
     """U Vᵀ, nearly, of a matrix U S Vᵀ, R C: singular values become 0.7 to 1.2, if they were not next to nothing."""
-    rows, columns = matrix.shape
-    found = matrix if rows <= columns else matrix.T
-    found = found / found.norm().clamp_min(1e-7)
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    wide = wide / wide.norm().clamp_min(1e-7)
+    # Polynomials of the same matrix, which commute: all but the first and the last product are of its shorter side.
+    square = wide @ wide.T
+    factor = one = torch.eye(len(wide), dtype=wide.dtype, device=wide.device)
     first, third, fifth = COEFFICIENTS
     for _ in range(ITERATIONS):
-        square = found @ found.T
-        found = torch.addmm(found, torch.addmm(square, square, square, beta=third, alpha=fifth), found, beta=first)
-    return found if rows <= columns else found.T
+        power = torch.addmm(first * one + third * square, square, square, alpha=fifth)
+        factor, square = power @ factor, power @ square @ power
+    found: Tensor = factor @ wide
+    return found if matrix.shape[0] <= matrix.shape[1] else found.T
