@@ -30,7 +30,7 @@ def test_every_table_has_its_place_and_every_place_a_table() -> None:
 def test_a_table_ends_before_the_words_that_follow(page: str) -> None:
     lines = (REPOSITORY / page).read_text().splitlines()
     after = [line for row, line in itertools.pairwise(lines) if row.lstrip().startswith("|")]
-    assert [line for line in after if line and not line.lstrip().startswith(("|", "-"))] == []
+    assert [line for line in after if line and not line.lstrip().startswith(("|", "- "))] == []
 
 
 def test_what_was_measured_beside_a_gpu_fills_its_own_tables_too() -> None:
