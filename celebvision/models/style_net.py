@@ -36,6 +36,8 @@ class StyleNet(nn.Module):
     - One network for many styles: each has a scale and an offset of its own behind each normalisation, and all share
       the convolutions (Dumoulin et al. 2017, arXiv:1610.07629). A mixture is the weighted mean of scales and offsets.
     - Resize-convolution (nearest, then 3x3) on the way up, and reflection padding everywhere.
+    - With `skip`, features at half the size on the way down are added to those on the way up, so that outlines need not
+      pass the quarter (Ronneberger et al. 2015, arXiv:1505.04597, who join the channels).
     - Statistics can be set from outside (`statistics_of`), so that a picture drawn in tiles has no seams.
 
     Args:
@@ -43,9 +45,12 @@ class StyleNet(nn.Module):
         size: side of the pictures that it is trained on, in pixels; it draws pictures of any size.
         width: channels of the first convolution.
         blocks: residual blocks.
+        skip: add the features of half the size; versions older than this argument do not.
     """
 
-    def __init__(self, styles: list[str], size: int = 128, width: int = 32, blocks: int = 5) -> None:
+    def __init__(
+        self, styles: list[str], size: int = 128, width: int = 32, blocks: int = 5, skip: bool = False
+    ) -> None:
         if not styles or len(set(styles)) < len(styles) or not all(STYLE_NAME.fullmatch(name) for name in styles):
             raise ValueError(f"styles: names of letters, digits, '_' and '-', none twice, one at least; got {styles}")
         if size < SMALLEST or size % GRID:
@@ -54,6 +59,7 @@ class StyleNet(nn.Module):
             raise ValueError(f"width and blocks must be positive: {width=} {blocks=}")
         super().__init__()
         self.styles = list(styles)
+        self.skip = skip
         self.preprocessing = Preprocessing(size, size, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
         self.reach = 8 * blocks + 30  # pixels around one of the output that it depends on
 
@@ -82,7 +88,9 @@ class StyleNet(nn.Module):
             shares = images.new_ones(len(images), 1, dtype=torch.float32)
         for norm in self._norms():
             norm.shares = shares
-        features = self.up(self.blocks(self.down(self.first(images))))
+        halved = self.down[0](self.first(images))
+        features = self.up[0](self.blocks(self.down[1](halved)))
+        features = self.up[1](features + halved if self.skip else features)
         return torch.tanh(self.last(reflect(features, EDGE // 2)))
 
     def choose(self, shares: Sequence[float]) -> None:

@@ -25,10 +25,13 @@ from celebvision.styling import perceptual
 from celebvision.training.average import Average
 from celebvision.training.cyclegan import grid, linear_decay, random_crops
 from celebvision.training.loop import SCORE, Batch
+from celebvision.training.muon import Muon
 
 VALID_BATCH = 16
+CHANNELS = 3  # of a picture: convolutions from or to it are Adam's
 # Times the learning rate, of a style's own scales and offsets: only its own pictures move them, and they begin alike.
 OWN_RATE = 10.0
+HIDDEN_RATE = 60.0  # the same of hidden convolutions: Muon's steps say how far a whole layer moves, not one weight
 SHOWN_PHOTOS, SHOWN_STYLES = 6, 6  # of a grid; a network with named styles shows all of them
 STYLE_CROP = (0.5, 1.0)  # least and largest crop of a picture of adain's style set, share of its shorter side
 
@@ -69,7 +72,7 @@ class Learner(Protocol):
 
 
 class StyleTask:
-    """The task: the part of a network that learns, its average over time, and Adam (arXiv:1412.6980)."""
+    """The task: the part of a network that learns, its average over time, and its optimizers."""
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class StyleTask:
         self.learner: Learner = LEARNERS[settings.architecture](settings, judged, device)
         self.average = AveragedModel(self.learner.learns, multi_avg_fn=Average(settings.ema_decay))
         self.wrapped = parallel(self.learner.learns)
-        self.optimizer = torch.optim.Adam(_groups(self.learner.learns), self.peak_rate, fused=True)
+        self.optimizers = _optimizers(self.learner.learns, self.peak_rate)
         self.size = judged.photos.shape[1]
         self.generator = torch.Generator()
 
@@ -100,15 +103,17 @@ class StyleTask:
         self.learner.learns.train()
 
     def step(self, batch: Batch, share: float) -> dict[str, Tensor]:
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["factor"] * self.peak_rate * linear_decay((self.epoch + share) / self.epochs)
+        rate = self.peak_rate * linear_decay((self.epoch + share) / self.epochs)
+        for group in (group for optimizer in self.optimizers for group in optimizer.param_groups):
+            group["lr"] = group["factor"] * rate
         photos = random_crops(normalised(batch["image"], self.device), self.size, self.generator)
         losses = self.learner.losses(self.wrapped, photos, self.generator)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.learner.learns.zero_grad(set_to_none=True)
         # The logarithm's gradient is a share of what is left: a style that no picture comes near to, or a photo that
         # is far from it, pulls no more than the others.
         losses.total.log().mean().backward()
-        self.optimizer.step()
+        for optimizer in self.optimizers:
+            optimizer.step()
         self.average.update_parameters(self.learner.learns)
         shown = {"loss": losses.total, "content": losses.content, "style": losses.style}
         return {name: each.detach().mean() for name, each in shown.items()}
@@ -158,13 +163,14 @@ class StyleTask:
         return {
             "learns": self.learner.learns.state_dict(),
             "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.learner.learns.load_state_dict(state["learns"])
         self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        for optimizer, of_optimizer in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(of_optimizer)
 
     def weights(self) -> dict[str, Tensor]:
         """Of the network as it is published: averaged what learns, and the rest as it came."""
@@ -293,13 +299,16 @@ LEARNERS: dict[str, Callable[[TrainSettings, Judged, torch.device], Learner]] = 
 }
 
 
-def _groups(learns: nn.Module) -> list[dict[str, Any]]:
-    """What learns, and how much faster than the settings say."""
+def _optimizers(learns: nn.Module, rate: float) -> list[torch.optim.Optimizer]:
+    """Adam (arXiv:1412.6980); Muon for a `style_net`'s convolutions of features. `factor`: times the settings' rate."""
+    if not isinstance(learns, StyleNet):
+        return [torch.optim.Adam([{"params": list(learns.parameters()), "factor": 1.0}], rate, fused=True)]
     own = [one for part in learns.modules() if isinstance(part, ConditionalNorm) for one in part.parameters()]
-    ids = {id(one) for one in own}
-    shared = [one for one in learns.parameters() if id(one) not in ids]
-    groups = [{"params": own, "factor": OWN_RATE}, {"params": shared, "factor": 1.0}]
-    return [group for group in groups if group["params"]]
+    hidden = [one for one in learns.parameters() if one.ndim == 4 and min(one.shape[:2]) > CHANNELS]
+    ids = {id(one) for one in [*own, *hidden]}
+    rest = [one for one in learns.parameters() if id(one) not in ids]
+    groups = [{"params": own, "factor": OWN_RATE}, {"params": rest, "factor": 1.0}]
+    return [torch.optim.Adam(groups, rate, fused=True), Muon([{"params": hidden, "factor": HIDDEN_RATE}], rate)]
 
 
 def style_net(settings: TrainSettings) -> StyleNet:

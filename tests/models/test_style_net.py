@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from celebvision.models import complete_arguments, create
-from celebvision.models.cyclegan import CycleGAN
+from celebvision.models.cyclegan import CycleGAN, reflect
 from celebvision.models.style_net import ConditionalNorm, StyleNet
 from celebvision.models.stylizer import Stylizer, _filled
 
@@ -71,6 +71,18 @@ def test_one_style_is_the_generator_with_instance_normalisation() -> None:
     torch.testing.assert_close(features, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("skip", [True, False])
+def test_with_skip_the_way_up_is_given_half_the_size_once_more(skip: bool) -> None:
+    network = made(skip=skip)
+    for silenced in (network.up[0].block.norm.weight, network.up[0].block.norm.bias):
+        silenced.zero_()
+    network.choose([1, 0, 2])
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    halved = network.down[0](network.first(images))
+    features = network.up[1](halved if skip else torch.zeros_like(halved))
+    torch.testing.assert_close(network(images), torch.tanh(network.last(reflect(features, 4))))
+
+
 def _with_shares(network: StyleNet, shares: Tensor) -> StyleNet:
     for norm in network._norms():
         norm.shares = shares
@@ -127,9 +139,9 @@ def test_impossible_arguments_are_refused(arguments: dict[str, Any]) -> None:
         StyleNet(**{"styles": STYLES, **arguments})
 
 
-@pytest.mark.parametrize("blocks", [1, 3])
-def test_a_pixel_depends_on_no_more_than_its_reach(blocks: int) -> None:
-    network = made(width=4, blocks=blocks)
+@pytest.mark.parametrize(("blocks", "skip"), [(1, False), (3, False), (3, True)])
+def test_a_pixel_depends_on_no_more_than_its_reach(blocks: int, skip: bool) -> None:
+    network = made(width=4, blocks=blocks, skip=skip)
     for norm in network._norms():  # which see everything
         channels = norm.weight.shape[1]
         norm.kept = torch.zeros(channels), torch.ones(channels)
@@ -142,9 +154,9 @@ def test_a_pixel_depends_on_no_more_than_its_reach(blocks: int) -> None:
     assert network.reach - 16 <= furthest <= network.reach
 
 
-@pytest.mark.parametrize("styles", [["night", "wave", "cafe"], ["night"]])
-def test_tiles_give_what_the_whole_gives(styles: list[str]) -> None:
-    network, picture = made(styles=styles), scene(310, 457)
+@pytest.mark.parametrize(("styles", "skip"), [(STYLES, False), (STYLES, True), (["night"], False)])
+def test_tiles_give_what_the_whole_gives(styles: list[str], skip: bool) -> None:
+    network, picture = made(styles=styles, skip=skip), scene(310, 457)
     if len(styles) > 1:
         network.choose([1, 1, 0])
     tiled, wide = stylizer(network, tile=144), stylizer(network)

@@ -314,18 +314,21 @@ def test_an_epoch_shows_a_column_a_photo_and_a_row_a_style(make: Make) -> None:
     assert task.warnings() == []
 
 
-def test_the_rate_of_a_step_follows_the_schedule_and_styles_learn_faster(make: Make) -> None:
+def test_the_rate_of_a_step_follows_the_schedule_and_is_higher_of_styles_and_hidden_layers(make: Make) -> None:
     task, rates = make(), []
     for epoch in range(4):
         task.start_epoch(epoch)
         task.step(batch(), 0.5)
-        rates.append([group["lr"] for group in task.optimizer.param_groups])
-    shared = [1e-3, 1e-3, 0.75e-3, 0.25e-3]
-    own = [[10 * rate, rate] for rate in shared]
-    wanted = own if task.settings.architecture == "style_net" else [[rate] for rate in shared]
-    np.testing.assert_allclose(rates, wanted)
-    learn = [parameter for group in task.optimizer.param_groups for parameter in group["params"]]
+        rates.append([group["lr"] for optimizer in task.optimizers for group in optimizer.param_groups])
+    schedule = [1e-3, 1e-3, 0.75e-3, 0.25e-3]
+    factors = [10, 1, 60] if task.settings.architecture == "style_net" else [1]
+    np.testing.assert_allclose(rates, np.outer(schedule, factors))
+    groups = [group["params"] for optimizer in task.optimizers for group in optimizer.param_groups]
+    learn = [parameter for group in groups for parameter in group]
     assert len({id(one) for one in learn}) == len(learn) == len(list(task.learner.learns.parameters()))
+    if task.settings.architecture == "style_net":
+        assert all(one.ndim == 4 and 3 not in one.shape[:2] for one in groups[-1])
+        assert not any(one.ndim == 4 and 3 not in one.shape[:2] for group in groups[:-1] for one in group)
 
 
 def test_in_bfloat16_the_losses_are_nearly_those_of_float32() -> None:

@@ -53,7 +53,7 @@ def given(data: dict[str, str], home: str, epochs: int = 2, **more: Any) -> dict
         "registry": home,
         "architecture": "style_net",
         "styles": {"few": f"{data['styles']}/0.png", "flat": f"{data['styles']}/1.png"},
-        "arguments": {"size": 16, "width": 4, "blocks": 1},
+        "arguments": {"size": 16, "width": 4, "blocks": 1, "skip": True},
         "arch": "vgg16",
         "weights": data["weights"],
         "perceptual": {"content_layers": ["conv2_1"], "style_layers": ["conv1_2", "conv2_1"]},
@@ -86,7 +86,7 @@ def test_a_style_net_is_published_with_its_styles_to_look_at_and_a_killed_worker
     killed.check(outcome.summary["run"], epochs=5)
     model = registry.resolve(bucket, "style_net")  # the first version is in production
     assert outcome.summary["model"] == f"style_net@{model.version}"
-    assert model.arguments == {"styles": ["few", "flat"], "size": 16, "width": 4, "blocks": 1}
+    assert model.arguments == {"styles": ["few", "flat"], "size": 16, "width": 4, "blocks": 1, "skip": True}
     store, below = open_store(bucket), f"style_net/{model.version}"
     card = store.get(f"{below}/card.md").decode()
     for words in (f"- `few`: `{data['styles']}/0.png`", "`vgg16`", data["weights"], "| style | conv1_2, conv2_1 |"):
