@@ -24,6 +24,7 @@ from celebvision.models.cyclegan import (
 from celebvision.models.preprocessing import Preprocessing
 
 EDGE = 9  # pixels of a side of the first and the last convolution
+LIGHT = 0.5  # deviation of the first drawn pictures, before tanh
 STYLE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # it stands in flags, in names of figures and on pictures
 
 
@@ -36,8 +37,9 @@ class StyleNet(nn.Module):
     - One network for many styles: each has a scale and an offset of its own behind each normalisation, and all share
       the convolutions (Dumoulin et al. 2017, arXiv:1610.07629). A mixture is the weighted mean of scales and offsets.
     - Resize-convolution (nearest, then 3x3) on the way up, and reflection padding everywhere.
-    - With `skip`, features at half the size on the way down are added to those on the way up, so that outlines need not
-      pass the quarter (Ronneberger et al. 2015, arXiv:1505.04597, who join the channels).
+    - `skip`: the picture's light, normalised and in each style's own colours, is added to what is drawn, so that the
+      network begins with it, and bright does not turn dark. Features at half the size on the way down are added to
+      those on the way up (Ronneberger et al. 2015, arXiv:1505.04597, who join the channels).
     - Statistics can be set from outside (`statistics_of`), so that a picture drawn in tiles has no seams.
 
     Args:
@@ -45,7 +47,7 @@ class StyleNet(nn.Module):
         size: side of the pictures that it is trained on, in pixels; it draws pictures of any size.
         width: channels of the first convolution.
         blocks: residual blocks.
-        skip: add the features of half the size; versions older than this argument do not.
+        skip: hand on light and features of half the size; versions older than this argument do not.
     """
 
     def __init__(
@@ -74,6 +76,10 @@ class StyleNet(nn.Module):
         self.up = nn.Sequential(Up(4 * width, 2 * width, norm=norm), Up(2 * width, width, norm=norm))
         self.last = nn.Conv2d(width, 3, EDGE)
         self.apply(initialise)
+        if skip:
+            self.light = ConditionalNorm(3, len(styles))
+            nn.init.constant_(self.light.weight, LIGHT)
+            nn.init.zeros_(self.last.weight)
 
     def forward(self, images: Tensor, shares: Tensor | None = None) -> Tensor:
         """Draw `images`, float, B 3 H W, -1..1, H and W multiples of 4 and at least 16; the same shape and range.
@@ -91,7 +97,8 @@ class StyleNet(nn.Module):
         halved = self.down[0](self.first(images))
         features = self.up[0](self.blocks(self.down[1](halved)))
         features = self.up[1](features + halved if self.skip else features)
-        return torch.tanh(self.last(reflect(features, EDGE // 2)))
+        drawn = self.last(reflect(features, EDGE // 2))
+        return torch.tanh(drawn + self.light(images.mean(1, keepdim=True).expand_as(images)) if self.skip else drawn)
 
     def choose(self, shares: Sequence[float]) -> None:
         """Draw in this mixture, one share a style, from now on; made once, of the weights as they are.

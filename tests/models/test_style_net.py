@@ -80,7 +80,21 @@ def test_with_skip_the_way_up_is_given_half_the_size_once_more(skip: bool) -> No
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     halved = network.down[0](network.first(images))
     features = network.up[1](halved if skip else torch.zeros_like(halved))
-    torch.testing.assert_close(network(images), torch.tanh(network.last(reflect(features, 4))))
+    light = network.light(images.mean(1, keepdim=True).expand(-1, 3, -1, -1)) if skip else 0
+    torch.testing.assert_close(network(images), torch.tanh(network.last(reflect(features, 4)) + light))
+
+
+def test_with_skip_it_begins_with_the_light_of_the_picture_whatever_its_colours_are() -> None:
+    images = torch.rand(2, 3, 32, 32) * 2 - 1
+    tinted = 0.5 * images + torch.tensor([0.4, -0.2, 0.1]).view(3, 1, 1)
+    network = StyleNet(STYLES, 16, 8, 2, skip=True).eval()
+    for style in torch.eye(3).split(1):
+        drawn, of_tinted = (network(each, style.expand(2, -1)) for each in (images, tinted))
+        torch.testing.assert_close(drawn, of_tinted, rtol=0, atol=1e-3)
+        for picture, shown in zip(images, drawn, strict=True):
+            light = picture.mean(0)
+            wanted = torch.tanh(0.5 * (light - light.mean()) / light.std(correction=0))
+            torch.testing.assert_close(shown, wanted.expand(3, -1, -1), rtol=0, atol=1e-3)
 
 
 def _with_shares(network: StyleNet, shares: Tensor) -> StyleNet:
